@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "shard/detail/platform.hpp"
+#include "shard/detail/record.hpp"
+
+namespace shard::detail {
+
+/// Where the bytes of a shard's events live: a circle of bytes, allocated at one end and freed at the
+/// other, in the order of the ring. Beside it the byte budget, which also counts the buffers that
+/// hosts moved in.
+///
+/// Threads:  one at a time allocates and one at a time frees (the shard's locks see to it); any reads used().
+/// Ordering: free() [arena.freed] -> fits(): whoever reuses bytes sees that the copy out of them is done.
+/// Memory:   never allocates after construction. Positions are 64-bit and only ever subtracted, so
+///           their wrap is harmless; a test starts them just below it.
+template <class Platform>
+class Arena {
+ public:
+  struct Place {
+    std::uint32_t offset;
+    std::uint32_t held;  ///< with what was skipped at the end of the circle
+  };
+
+  /// \param size  the budget in bytes, a power of two.
+  explicit Arena(std::size_t size, std::uint64_t first_position = 0)
+      : bytes_(std::make_unique_for_overwrite<std::byte[]>(size)),
+        size_(size),
+        tail_(first_position),
+        allocated_(first_position),
+        freed_seen_(first_position),
+        freed_(first_position) {}
+
+  /// Where a block of `block` bytes would go. Any block of up to size / 2 fits when all else is freed,
+  /// whatever is skipped. Producer.
+  [[nodiscard]] Place place(std::uint32_t block) const noexcept {
+    const auto rounded = Record::rounded(block);
+    const auto offset = static_cast<std::uint32_t>(tail_ & (size_ - 1));
+    const auto contiguous = static_cast<std::uint32_t>(size_) - offset;
+    return rounded <= contiguous ? Place{offset, rounded} : Place{0, contiguous + rounded};
+  }
+
+  /// Is there budget for `cost` more bytes? Producer.
+  [[nodiscard]] bool fits(std::uint64_t cost) noexcept {
+    const auto allocated = allocated_.load(std::memory_order_relaxed);  // own counter
+    if (allocated - freed_seen_ + cost <= size_) [[likely]] {
+      return true;
+    }
+    freed_seen_ = freed_.load(std::memory_order_acquire);  // [arena.freed] <- free()
+    return allocated - freed_seen_ + cost <= size_;
+  }
+
+  /// Takes a place that fits. Producer.
+  void allocate(Place place, std::uint64_t cost) noexcept {
+    tail_ += place.held;
+    allocated_.store(allocated_.load(std::memory_order_relaxed) + cost, std::memory_order_relaxed);
+  }
+
+  /// Gives back what the oldest records cost. Consumer, after it has copied them.
+  void free(std::uint64_t cost) noexcept {
+    freed_.store(freed_.load(std::memory_order_relaxed) + cost,
+                 std::memory_order_release);  // [arena.freed] -> fits()
+  }
+
+  [[nodiscard]] std::byte* at(std::uint32_t offset) const noexcept { return bytes_.get() + offset; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  /// Bytes in use, as any thread sees it; between 0 and size().
+  [[nodiscard]] std::size_t used() const noexcept {
+    const auto freed = freed_.load(std::memory_order_acquire);  // first, so that it is not ahead
+    const auto used = allocated_.load(std::memory_order_relaxed) - freed;
+    return used < size_ ? static_cast<std::size_t>(used) : size_;
+  }
+
+  /// Gives the memory back; nothing may be allocated or copied afterwards. Both sides.
+  void release() noexcept { bytes_.reset(); }
+
+ private:
+  std::unique_ptr<std::byte[]> bytes_;
+  std::size_t size_;
+  std::uint64_t tail_;  ///< producer; only its value modulo size_ matters
+  typename Platform::template Atomic<std::uint64_t> allocated_;  ///< producer writes
+  std::uint64_t freed_seen_;                                     ///< producer's copy of freed_
+  alignas(kCacheLine)
+      typename Platform::template Atomic<std::uint64_t> freed_;  ///< consumer writes
+};
+
+/// memcpy for the sizes that events have: short ones without a call. Sizes of 16 and more are copied
+/// in blocks of 16 with the last one overlapping, so no byte outside of either range is touched.
+inline void copy_bytes(std::byte* to, const std::byte* from, std::size_t size) noexcept {
+  if (size >= 16 && size <= 128) [[likely]] {
+    for (std::size_t done = 0; done + 16 <= size; done += 16) {
+      std::memcpy(to + done, from + done, 16);
+    }
+    std::memcpy(to + size - 16, from + size - 16, 16);
+  } else if (size != 0) {
+    std::memcpy(to, from, size);
+  }
+}
+
+}  // namespace shard::detail

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "shard/clock.hpp"
+#include "shard/detail/export.hpp"
+#include "shard/ids.hpp"
+
+namespace shard::detail {
+
+/// What the concurrent classes need of the machine, so that tests can put another in its place:
+/// atomics (whose accesses a schedule explorer can interleave), a pause, and a place to park.
+/// The classes take it as a template parameter; the library is instantiated for this one.
+///
+/// A parker puts a thread to sleep while a word holds a value, as a futex does. It may return early;
+/// callers look again.
+struct SHARD_EXPORT SystemPlatform {
+  template <class T>
+  using Atomic = std::atomic<T>;
+  using Word = Atomic<std::uint32_t>;
+
+  /// A hint that this thread spins.
+  static void relax() noexcept {
+#if defined(SHARD_HAS_TSC)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  /// Sleeps while `word` is `expected`, until unparked.
+  static void park(const Word& word, std::uint32_t expected) noexcept;
+
+  /// The same, until `deadline` at the latest. False when that has passed.
+  static bool park_until(const Word& word, std::uint32_t expected, const Clock& clock,
+                         Timestamp deadline) noexcept;
+
+  static void unpark_one(const Word& word) noexcept;
+  static void unpark_all(const Word& word) noexcept;
+};
+
+/// The same over a mutex and condition variables, for systems without a futex; it is compiled and
+/// tested everywhere.
+struct SHARD_EXPORT PortableParker {
+  using Word = std::atomic<std::uint32_t>;
+  static void park(const Word& word, std::uint32_t expected) noexcept;
+  static bool park_until(const Word& word, std::uint32_t expected, const Clock& clock,
+                         Timestamp deadline) noexcept;
+  static void unpark_all(const Word& word) noexcept;
+};
+
+/// Cache lines as x86-64 and most arm64 have them. std::hardware_destructive_interference_size would
+/// let a compiler flag change the layout of a type.
+inline constexpr std::size_t kCacheLine = 64;
+
+}  // namespace shard::detail

@@ -1,0 +1,370 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "shard/buffer.hpp"
+#include "shard/detail/annotations.hpp"
+#include "shard/detail/arena.hpp"
+#include "shard/detail/event_count.hpp"
+#include "shard/detail/mutex.hpp"
+#include "shard/detail/platform.hpp"
+#include "shard/detail/ring.hpp"
+#include "shard/event.hpp"
+#include "shard/event_batch.hpp"
+#include "shard/ids.hpp"
+#include "shard/ledger.hpp"
+#include "shard/options.hpp"
+#include "shard/outcome.hpp"
+
+namespace shard::detail {
+
+/// An event on its way into a ring.
+struct Item {
+  Bytes payload;
+  Bytes key;
+  SourceIdentity source;
+  BufferAccess::Node* owned = nullptr;  ///< then the payload stays there
+  std::uint16_t flags = 0;              ///< of Record
+};
+
+/// What a push came to: an Outcome, or one of the two that end nothing.
+enum class Verdict : std::uint8_t {
+  accepted = static_cast<std::uint8_t>(Outcome::accepted),
+  stale = 0x80,      ///< the shard takes no event by this table: there is a newer one
+  must_wait = 0x81,  ///< full, mode block: wait with the ticket, then route again
+  again = 0x82,      ///< of a group: the lock was held long enough, go on with the rest
+};
+
+[[nodiscard]] constexpr Verdict verdict(Outcome outcome) noexcept {
+  return static_cast<Verdict>(outcome);
+}
+[[nodiscard]] constexpr bool is_final(Verdict verdict) noexcept { return verdict < Verdict::stale; }
+[[nodiscard]] constexpr Outcome outcome(Verdict verdict) noexcept {
+  return static_cast<Outcome>(verdict);
+}
+
+/// How far one ingest call may wait, and has.
+struct Waiting {
+  bool allowed = true;   ///< false: a full shard answers rejected_full at once
+  bool expired = false;  ///< the deadline has passed: a full shard answers rejected_timeout
+  bool started = false;  ///< deadline is set
+  Timestamp deadline{};  ///< one for the whole call
+  std::uint32_t ticket = 0;
+};
+
+/// One shard: a ring of records, the arena with their bytes, its timestamp generator and its counts.
+///
+/// Threads:  any. Two locks, taken in this order: producer_ (whoever pushes) before pop_ (whoever pops
+///           or evicts). Neither is held while user code runs, for more than 256 events, or for more
+///           than 64 KiB of copying (one longer event excepted).
+/// Ordering: an event is visible to the consumer through the ring; room is visible to the producer
+///           through [shard.head] and [arena.freed].
+/// Closed under the lock: min_version_ is the oldest routing table that may still push. It is raised
+///           under producer_, so after that no push by an older table can land, however late.
+/// Memory:   allocates at construction only. retire() gives ring and arena back; what is left is a
+///           small control block that handles and cached tables may keep.
+template <class Platform>
+class ShardCore {
+ public:
+  static constexpr std::size_t kEventsPerHold = 256;
+  static constexpr std::size_t kBytesPerHold = std::size_t{64} << 10U;
+
+  /// A version that no table has: pushes by it never land.
+  static constexpr std::uint64_t kClosed = std::numeric_limits<std::uint64_t>::max();
+  /// The version that handles push by: any shard that is not closed takes it.
+  static constexpr std::uint64_t kAnyVersion = kClosed - 1;
+
+  ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock);
+  ShardCore(const ShardCore&) = delete;
+  ShardCore& operator=(const ShardCore&) = delete;
+  ~ShardCore() { retire(); }
+
+  /// Pushes one event that is within the limits. On anything but accepted the item's buffer, if it
+  /// has one, is still the caller's.
+  [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push(std::uint64_t version, const Item& item,
+                                                 Timestamp now, Waiting& waiting) noexcept
+      SHARD_EXCLUDES(producer_, pop_) {
+    {
+      const LockGuard lock(producer_);
+      if (version < min_version_) [[unlikely]] {
+        return Verdict::stale;
+      }
+      const auto room = measure(item);
+      if (has_room(room.cost, pushed())) [[likely]] {
+        return push_fitting(item, room, now);
+      }
+    }
+    return push_overflowing(version, item, now, waiting);
+  }
+
+  /// Pushes `items[i]` for each i of `group`, in order, under one lock. Writes an outcome for each of
+  /// the first `done` of them (if `outcomes` is not null) and returns why it stopped, or accepted.
+  /// After the first refusal all that follow are refused likewise, so that a caller who retries keeps
+  /// their order; with `refuse` that holds from the start. Buffers that it evicts go to `evicted`.
+  struct GroupResult {
+    Verdict verdict = Verdict::accepted;
+    std::uint16_t done = 0;      ///< events that have their outcome
+    std::uint16_t accepted = 0;  ///< of those
+    std::uint16_t invalid = 0;   ///< of those; the caller counts them
+    bool refused = false;  ///< the rest of the call's events for this shard must be refused too
+  };
+  template <class Items>
+  [[nodiscard]] GroupResult push_group(std::uint64_t version, const Items& items,
+                                       std::span<const std::uint16_t> group, Timestamp now,
+                                       Waiting& waiting, bool refuse, Outcome* outcomes,
+                                       BufferAccess::Chain& evicted) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
+
+  /// After must_wait: sleeps until there may be room; false when the deadline has passed.
+  bool wait_for_room(const Waiting& waiting) noexcept SHARD_EXCLUDES(producer_, pop_) {
+    return space_.wait_until(waiting.ticket, clock_, waiting.deadline);
+  }
+
+  /// Appends up to `max_events` events to `out`, of no more than `max_bytes` payload bytes in all
+  /// (the first event excepted), and counts them as returned. Throws std::bad_alloc when `out` cannot
+  /// grow; what was appended before stays appended.
+  std::size_t pop(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
+      SHARD_EXCLUDES(pop_);
+
+  /// From here on nothing by a table older than `version` can land. Wakes who waits for room.
+  void raise_min_version(std::uint64_t version) noexcept SHARD_EXCLUDES(producer_);
+
+  /// Closes, counts what is left as abandoned, and frees ring and arena.
+  void retire() noexcept SHARD_EXCLUDES(producer_, pop_);
+
+  /// Runs `use(*this)` with both locks held.
+  template <class Use>
+  decltype(auto) with_locks(Use&& use) SHARD_EXCLUDES(producer_, pop_) {
+    const LockGuard producer(producer_);
+    const LockGuard consumer(pop_);
+    return std::forward<Use>(use)();
+  }
+  [[nodiscard]] Verdict push_locked(const Item& item, Timestamp now,
+                                    BufferAccess::Chain& evicted) noexcept
+      SHARD_REQUIRES(producer_, pop_);
+  std::size_t pop_locked(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
+      SHARD_REQUIRES(pop_);
+
+  // What follows reads counters only: no lock, nothing is disturbed.
+
+  [[nodiscard]] ShardId id() const noexcept { return id_; }
+  [[nodiscard]] std::size_t capacity() const noexcept { return usable_ + 1; }
+  [[nodiscard]] std::size_t usable_capacity() const noexcept { return usable_; }
+
+  /// Events in the ring: between 0 and usable_capacity(), exact when nothing moves.
+  [[nodiscard]] std::size_t length() const noexcept {
+    const auto head = head_.load(std::memory_order_acquire);  // [shard.head], first: never ahead
+    const auto length = pushed_.load(std::memory_order_relaxed) - head;
+    return static_cast<std::size_t>(std::min<std::uint64_t>(length, usable_));
+  }
+
+  /// The larger of events and bytes in use, as a part of what fits; 0 .. 1.
+  [[nodiscard]] double fill_ratio() const noexcept {
+    const auto events = static_cast<double>(length()) / static_cast<double>(usable_);
+    const auto bytes = static_cast<double>(arena_.used()) / static_cast<double>(arena_.size());
+    return std::max(events, bytes);
+  }
+
+  /// Events pushed and events gone, for whoever wants to see that nothing moved in between.
+  struct Positions {
+    std::uint64_t pushed;
+    std::uint64_t head;
+    bool operator==(const Positions&) const = default;
+  };
+  [[nodiscard]] Positions positions() const noexcept {
+    const auto head = head_.load(std::memory_order_acquire);  // [shard.head]
+    return {pushed_.load(std::memory_order_relaxed), head};
+  }
+
+  [[nodiscard]] Ledger ledger() const noexcept;
+
+  /// Adds one batch of `events` that took `latency` to hand on.
+  void record_dispatch(std::size_t events, std::chrono::nanoseconds latency) noexcept
+      SHARD_EXCLUDES(pop_);
+  /// The sums of those, all of the same moment.
+  [[nodiscard]] DispatchStats dispatch_stats() const noexcept;
+
+  [[nodiscard]] Stats stats() const noexcept {
+    // What left is read before what came: a consumer counts after it has seen the push. [shard.out]
+    Stats stats;
+    stats.events_dispatched = returned_.load(std::memory_order_acquire);
+    stats.events_dropped = evicted_.load(std::memory_order_acquire) +
+                           dropped_newest_.load(std::memory_order_relaxed) +
+                           sampled_out_.load(std::memory_order_relaxed);
+    stats.events_ingested = pushed_.load(std::memory_order_relaxed);
+    return stats;
+  }
+
+ private:
+  template <class T>
+  using Atomic = typename Platform::template Atomic<T>;
+  // Accounting is no protocol: plain atomics, whose accesses a schedule explorer need not see.
+  using Count = std::atomic<std::uint64_t>;
+
+  /// Adds to a counter that only the holder of one lock writes.
+  static void add(Count& count, std::uint64_t n) noexcept {
+    count.store(count.load(std::memory_order_relaxed) + n,
+                std::memory_order_release);  // [shard.out] -> stats(), ledger()
+  }
+
+  using Stage = std::array<Record, kEventsPerHold>;
+
+  struct Room {
+    typename Arena<Platform>::Place place;
+    std::uint64_t cost;
+  };
+
+  [[nodiscard]] std::uint64_t pushed() const noexcept {
+    return pushed_.load(
+        std::memory_order_relaxed);  // written under producer_, which the caller holds
+  }
+
+  [[nodiscard]] Room measure(const Item& item) const noexcept SHARD_REQUIRES(producer_) {
+    const bool owned = (item.flags & Record::kOwned) != 0;
+    const auto size = static_cast<std::uint32_t>(item.payload.size());
+    const auto place =
+        arena_.place(static_cast<std::uint32_t>(item.key.size()) +
+                     ((item.flags & Record::kHasSource) != 0 ? 16U : 0U) + (owned ? 8U : size));
+    return {place, std::uint64_t{place.held} + (owned ? size : 0U)};
+  }
+
+  /// Is there room for one more event of `cost` bytes behind `pushed` events?
+  [[nodiscard]] bool has_room(std::uint64_t cost, std::uint64_t pushed) noexcept
+      SHARD_REQUIRES(producer_) {
+    if (pushed - head_seen_ >= usable_) [[unlikely]] {
+      head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
+      if (pushed - head_seen_ >= usable_) {
+        return false;
+      }
+    }
+    return arena_.fits(cost);
+  }
+
+  /// Stamps the event and copies its bytes; the caller puts the record into the ring.
+  [[nodiscard]] SHARD_ALWAYS_INLINE Record store(const Item& item, const Room& room,
+                                                 Timestamp now) noexcept SHARD_REQUIRES(producer_) {
+    const auto timestamp = std::max(now.nanoseconds, next_timestamp_);
+    next_timestamp_ = timestamp + 1;
+    arena_.allocate(room.place, room.cost);
+    std::byte* at = arena_.at(room.place.offset);
+    if ((item.flags & Record::kHasSource) != 0) {
+      std::memcpy(at, &item.source, sizeof item.source);
+      at += sizeof item.source;
+    }
+    if ((item.flags & Record::kOwned) != 0) {
+      std::memcpy(at, &item.owned, sizeof item.owned);
+      at += sizeof item.owned;
+    }
+    if (item.key.size() != 0) {
+      copy_bytes(at, item.key.data(), item.key.size());
+      at += item.key.size();
+    }
+    if ((item.flags & Record::kOwned) == 0) {
+      copy_bytes(at, item.payload.data(), item.payload.size());
+    }
+    return {timestamp,
+            room.place.offset,
+            room.place.held,
+            static_cast<std::uint32_t>(item.payload.size()),
+            static_cast<std::uint16_t>(item.key.size()),
+            item.flags};
+  }
+
+  [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_fitting(const Item& item, const Room& room,
+                                                         Timestamp now) noexcept
+      SHARD_REQUIRES(producer_) {
+    if (next_timestamp_ > Timestamp::max().nanoseconds) [[unlikely]] {
+      return verdict(Outcome::timestamps_exhausted);
+    }
+    const auto record = store(item, room, now);
+    const auto turn = ring_->write_turn();
+    // Before the push: whoever sees the record must also see that it was counted. The ring's own
+    // release and acquire carry it.
+    pushed_.store(pushed() + 1, std::memory_order_relaxed);
+    ring_->push(turn, record);
+    return Verdict::accepted;
+  }
+
+  /// The same after the ring was found full: lets the mode decide.
+  [[nodiscard]] SHARD_NOINLINE Verdict push_overflowing(std::uint64_t version, const Item& item,
+                                                        Timestamp now, Waiting& waiting) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
+
+  /// What the mode says of an event that does not fit: accepted if it may be pushed after
+  /// evict_for(), else why not, counted.
+  [[nodiscard]] Verdict decide_overflow(std::uint64_t cost, Waiting& waiting) noexcept
+      SHARD_REQUIRES(producer_);
+  void count_refusal(Outcome refusal, std::uint64_t events) noexcept SHARD_REQUIRES(producer_);
+
+  /// Evicts the oldest events until one of `cost` bytes fits. Their buffers go to `evicted`.
+  void evict_for(std::uint64_t cost, BufferAccess::Chain& evicted) noexcept
+      SHARD_REQUIRES(producer_, pop_);
+
+  /// Fills the stage from the ring if it is empty; what is staged then, oldest first.
+  [[nodiscard]] std::span<const Record> staged(const Ring::Turn& turn) noexcept
+      SHARD_REQUIRES(pop_);
+  /// Gives room back after `events` records that cost `cost` bytes have been copied or dropped.
+  void release_records(std::size_t events, std::uint64_t cost) noexcept SHARD_REQUIRES(pop_);
+  void chain_if_owned(const Record& record, BufferAccess::Chain& chain) const noexcept;
+  struct Hold {
+    std::size_t events = 0;
+    std::uint64_t payload_bytes = 0;
+    std::size_t room_needed = 0;  ///< the next event needs so many bytes in `out`
+    bool more = false;            ///< there may be more to pop
+  };
+  [[nodiscard]] Hold pop_hold(EventBatch& out, std::size_t max_events, std::uint64_t max_bytes,
+                              bool first) noexcept SHARD_REQUIRES(pop_);
+  /// Calls `hold(batch, events, bytes, first)`, which is pop_hold() under the lock, until enough is popped.
+  template <class PopHold>
+  static std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
+                                  const PopHold& hold);
+
+  // Constant.
+  const ShardId id_;
+  const std::uint32_t usable_;
+  const Backpressure backpressure_;
+  const Clock& clock_;  ///< the manager's; whoever calls keeps that alive
+
+  // The producers' side: in one line with the lock that guards it.
+  alignas(kCacheLine) BasicMutex<Platform> producer_ SHARD_ACQUIRED_BEFORE(pop_);
+  std::uint64_t min_version_ SHARD_GUARDED_BY(producer_) = 0;
+  std::uint64_t next_timestamp_ SHARD_GUARDED_BY(producer_) = 0;
+  std::uint64_t head_seen_ SHARD_GUARDED_BY(producer_) = 0;  ///< copy of head_, not ahead of it
+  Atomic<std::uint64_t> pushed_{0};                          ///< written under producer_
+  Count dropped_newest_{0};
+  Count sampled_out_{0};
+
+  Arena<Platform> arena_;
+  std::optional<Ring> ring_;  ///< its ends by producer_ and pop_; replaced under both
+
+  Count rejected_full_{0};
+  Count rejected_timeout_{0};
+  std::uint64_t overflows_ SHARD_GUARDED_BY(producer_) = 0;
+  EventCount<Platform> space_;
+
+  // The consumer's side.
+  alignas(kCacheLine) BasicMutex<Platform> pop_;
+  std::uint32_t stage_begin_ SHARD_GUARDED_BY(pop_) = 0;
+  std::uint32_t stage_end_ SHARD_GUARDED_BY(pop_) = 0;
+  Atomic<std::uint64_t> head_{0};  ///< events that have left; written under pop_
+  Count returned_{0};
+  Count evicted_{0};
+  Count abandoned_{0};
+  /// Odd while dispatch_ is written: readers who see it odd or changed read again. [shard.dispatch]
+  std::atomic<std::uint32_t> dispatch_version_{0};
+  std::array<Count, 3> dispatch_{};  ///< batches, events, nanoseconds
+  /// Records taken out of the ring and not consumed yet, so that their bytes can be weighed before
+  /// they are. They still count as queued.
+  std::unique_ptr<Stage> stage_ SHARD_GUARDED_BY(pop_);
+};
+
+}  // namespace shard::detail

@@ -1,0 +1,454 @@
+#pragma once
+
+// The parts of ShardCore that are not on the hot path of a single event. Included where the template
+// is instantiated: by the library for SystemPlatform, by tests for theirs.
+
+#include "shard/detail/shard_core.hpp"
+
+namespace shard::detail {
+
+template <class Platform>
+ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock)
+    : id_(id),
+      usable_(static_cast<std::uint32_t>(options.ring_capacity - 1)),
+      backpressure_(options.backpressure),
+      clock_(clock),
+      arena_(options.ring_bytes),
+      ring_(std::in_place, options.ring_capacity),
+      stage_(std::make_unique<Stage>()) {}
+
+// ---------------------------------------------------------------------------------- overflow
+
+template <class Platform>
+void ShardCore<Platform>::count_refusal(Outcome refusal, std::uint64_t events) noexcept {
+  switch (refusal) {
+    case Outcome::dropped_newest:
+      add(dropped_newest_, events);
+      break;
+    case Outcome::sampled_out:
+      add(sampled_out_, events);
+      break;
+    case Outcome::rejected_full:
+      add(rejected_full_, events);
+      break;
+    case Outcome::rejected_timeout:
+      add(rejected_timeout_, events);
+      break;
+    default:
+      break;  // invalid ones count at the manager
+  }
+}
+
+template <class Platform>
+Verdict ShardCore<Platform>::decide_overflow(std::uint64_t cost, Waiting& waiting) noexcept {
+  const auto refuse = [&](Outcome refusal) {
+    count_refusal(refusal, 1);
+    return verdict(refusal);
+  };
+  switch (backpressure_.mode) {
+    case BackpressureMode::drop_newest:
+      return refuse(Outcome::dropped_newest);
+    case BackpressureMode::fail_producer:
+      return refuse(Outcome::rejected_full);
+    case BackpressureMode::drop_oldest:
+      return Verdict::accepted;
+    case BackpressureMode::sample:
+      return ++overflows_ % backpressure_.rate == 0 ? Verdict::accepted
+                                                    : refuse(Outcome::sampled_out);
+    case BackpressureMode::block:
+      break;
+  }
+  if (!waiting.allowed) {
+    return refuse(Outcome::rejected_full);
+  }
+  if (waiting.expired) {
+    return refuse(Outcome::rejected_timeout);
+  }
+  // The consumer gives room back and then notifies; we announce ourselves and then look again. One of
+  // the two sees the other (EventCount says why).
+  waiting.ticket = space_.prepare();
+  return has_room(cost, pushed()) ? Verdict::accepted : Verdict::must_wait;
+}
+
+template <class Platform>
+void ShardCore<Platform>::evict_for(std::uint64_t cost, BufferAccess::Chain& evicted) noexcept {
+  // A consumer may have made room before we got its lock: look again before each eviction.
+  while (!has_room(cost, pushed())) {
+    const auto turn = ring_->read_turn();
+    const auto oldest = staged(turn);
+    expects(!oldest.empty(), "an event does not fit into an empty shard");
+    if (oldest.empty()) {
+      return;
+    }
+    chain_if_owned(oldest.front(), evicted);
+    ++stage_begin_;
+    add(evicted_, 1);
+    release_records(1, oldest.front().cost());
+  }
+}
+
+template <class Platform>
+Verdict ShardCore<Platform>::push_overflowing(std::uint64_t version, const Item& item,
+                                              Timestamp now, Waiting& waiting) noexcept {
+  BufferAccess::Chain evicted;  // outlives the locks: releasing a buffer runs the host's code
+  const LockGuard lock(producer_);
+  if (version < min_version_) {
+    return Verdict::stale;
+  }
+  if (next_timestamp_ > Timestamp::max().nanoseconds) {
+    return verdict(Outcome::timestamps_exhausted);  // before anything is evicted for it
+  }
+  const auto room = measure(item);
+  if (!has_room(room.cost, pushed())) {
+    const auto decision = decide_overflow(room.cost, waiting);
+    if (decision != Verdict::accepted) {
+      return decision;
+    }
+    const LockGuard consumer(pop_);
+    evict_for(room.cost, evicted);
+  }
+  return push_fitting(item, room, now);
+}
+
+template <class Platform>
+Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
+                                         BufferAccess::Chain& evicted) noexcept {
+  if (min_version_ > kAnyVersion) {
+    return Verdict::stale;
+  }
+  if (next_timestamp_ > Timestamp::max().nanoseconds) {
+    return verdict(Outcome::timestamps_exhausted);
+  }
+  const auto room = measure(item);
+  if (!has_room(room.cost, pushed())) {
+    Waiting none{.allowed = false};
+    const auto decision = decide_overflow(room.cost, none);
+    if (decision != Verdict::accepted) {
+      return decision;
+    }
+    evict_for(room.cost, evicted);
+  }
+  return push_fitting(item, room, now);
+}
+
+template <class Platform>
+template <class Items>
+typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
+    std::uint64_t version, const Items& items, std::span<const std::uint16_t> group, Timestamp now,
+    Waiting& waiting, bool refuse, Outcome* outcomes, BufferAccess::Chain& evicted) noexcept {
+  const LockGuard lock(producer_);
+  GroupResult result;
+  if (version < min_version_) {
+    result.verdict = Verdict::stale;
+    return result;
+  }
+
+  std::array<Record, kEventsPerHold> records;  // built here, then pushed at once
+  std::size_t built = 0;
+  std::uint64_t copied = 0;
+  const auto publish = [&]() SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    if (built != 0) {
+      const auto turn = ring_->write_turn();
+      pushed_.store(pushed() + built, std::memory_order_relaxed);  // before the push, as for one
+      ring_->push(turn, std::span(records).first(built));
+      built = 0;
+    }
+  };
+  const auto settle = [&](Outcome outcome) {
+    if (outcomes != nullptr) {
+      outcomes[group[result.done]] = outcome;
+    }
+    ++result.done;
+  };
+  const auto refuse_rest = [&](Outcome refusal) SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    count_refusal(refusal, group.size() - result.done);
+    while (result.done < group.size()) {
+      settle(refusal);
+    }
+    result.refused = true;
+  };
+
+  if (refuse) {
+    refuse_rest(backpressure_.mode == BackpressureMode::drop_newest ? Outcome::dropped_newest
+                : backpressure_.mode == BackpressureMode::block && waiting.allowed
+                    ? Outcome::rejected_timeout
+                    : Outcome::rejected_full);
+    return result;
+  }
+
+  while (result.done < group.size()) {
+    if (copied > kBytesPerHold) {
+      result.verdict = Verdict::again;
+      break;
+    }
+    const Item item = items[group[result.done]];
+    if (next_timestamp_ > Timestamp::max().nanoseconds) [[unlikely]] {
+      result.invalid = static_cast<std::uint16_t>(group.size() - result.done);
+      refuse_rest(Outcome::timestamps_exhausted);
+      break;
+    }
+    const auto room = measure(item);
+    if (!has_room(room.cost, pushed() + built)) [[unlikely]] {
+      publish();  // an eviction must find all that is older
+      const auto decision = decide_overflow(room.cost, waiting);
+      if (decision == verdict(Outcome::sampled_out)) {
+        settle(Outcome::
+                   sampled_out);  // the mode chooses single events, so the next has its own chance
+        continue;
+      }
+      if (!is_final(decision)) {
+        result.verdict = decision;
+        break;
+      }
+      if (decision != Verdict::accepted) {
+        const auto refusal = outcome(decision);
+        settle(refusal);  // decide_overflow() has counted this one
+        refuse_rest(refusal);
+        break;
+      }
+      const LockGuard consumer(pop_);
+      evict_for(room.cost, evicted);
+    }
+    records[built++] = store(item, room, now);
+    copied += room.place.held;
+    settle(Outcome::accepted);
+    ++result.accepted;
+  }
+  publish();
+  return result;
+}
+
+// ---------------------------------------------------------------------------------- popping
+
+template <class Platform>
+std::span<const Record> ShardCore<Platform>::staged(const Ring::Turn& turn) noexcept {
+  if (stage_begin_ == stage_end_) {
+    stage_begin_ = 0;
+    stage_end_ = static_cast<std::uint32_t>(ring_->pop(turn, *stage_));
+  }
+  return std::span<const Record>(*stage_).subspan(stage_begin_, stage_end_ - stage_begin_);
+}
+
+template <class Platform>
+void ShardCore<Platform>::release_records(std::size_t events, std::uint64_t cost) noexcept {
+  arena_.free(cost);
+  head_.store(head_.load(std::memory_order_relaxed) + events,
+              std::memory_order_release);  // [shard.head] -> has_room(), length(), ledger()
+}
+
+template <class Platform>
+void ShardCore<Platform>::chain_if_owned(const Record& record,
+                                         BufferAccess::Chain& chain) const noexcept {
+  if ((record.flags & Record::kOwned) != 0) {
+    BufferAccess::Node* node = nullptr;
+    std::memcpy(&node, arena_.at(record.offset) + record.prefix() - sizeof node, sizeof node);
+    chain.add(node);
+  }
+}
+
+template <class Platform>
+typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out,
+                                                                 std::size_t max_events,
+                                                                 std::uint64_t max_bytes,
+                                                                 bool first) noexcept {
+  Hold hold;
+  if (!ring_) {
+    return hold;
+  }
+  const auto turn = ring_->read_turn();
+  const auto records = staged(turn);
+  const auto room_bytes = EventBatchAccess::byte_room(out);
+  const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out)});
+
+  // Blocks that lie one after the other are copied as one run; there are two when the circle wraps.
+  struct Run {
+    std::uint32_t begin = 0;
+    std::uint32_t end = 0;
+  };
+  std::array<Run, kEventsPerHold> runs;
+  std::size_t run_count = 0;
+  std::size_t room_used = 0;
+  std::uint64_t cost = 0;
+  for (; hold.events < limit; ++hold.events) {
+    const auto& record = records[hold.events];
+    const auto block = record.block();
+    if (hold.payload_bytes + record.size > max_bytes && !(first && hold.events == 0)) {
+      break;
+    }
+    if (room_used + block > room_bytes) {
+      hold.room_needed = hold.events == 0 ? block : 0;
+      break;
+    }
+    if (room_used > kBytesPerHold) {
+      break;
+    }
+    if (run_count == 0 || runs[run_count - 1].end != record.offset) {
+      runs[run_count++] = {record.offset, record.offset};
+    }
+    runs[run_count - 1].end += block;
+    room_used += block;
+    cost += record.cost();
+    hold.payload_bytes += record.size;
+  }
+  hold.more =
+      hold.events == limit ? records.size() == kEventsPerHold || limit < records.size() : true;
+  if (hold.events == 0) {
+    return hold;
+  }
+
+  auto sequence = head_.load(std::memory_order_relaxed);  // written under pop_, which is held
+  std::size_t next = 0;
+  for (std::size_t run = 0; run < run_count; ++run) {
+    const auto [begin, end] = runs[run];
+    const auto start = EventBatchAccess::append_run(out, arena_.at(begin), end - begin);
+    for (auto at = begin; next < hold.events && records[next].offset == at; ++next) {
+      const auto& record = records[next];
+      EventBatchAccess::append_event(out, record, id_.value, sequence++, start + (at - begin));
+      at += record.block();
+    }
+  }
+  stage_begin_ += static_cast<std::uint32_t>(hold.events);
+  add(returned_, hold.events);
+  release_records(hold.events, cost);
+  return hold;
+}
+
+template <class Platform>
+template <class PopHold>
+std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_events,
+                                              std::size_t max_bytes, const PopHold& hold_once) {
+  std::size_t popped = 0;
+  std::uint64_t bytes = 0;
+  std::size_t room = kBytesPerHold;
+  while (popped < max_events) {
+    const auto want = std::min(max_events - popped, kEventsPerHold);
+    out.reserve_more(want, room);  // before the lock is taken
+    const Hold hold = hold_once(out, want, max_bytes - bytes, popped == 0);
+    popped += hold.events;
+    bytes += hold.payload_bytes;
+    if (hold.events == 0 && hold.room_needed == 0) {
+      break;
+    }
+    room = std::max(kBytesPerHold, hold.room_needed);
+    if (!hold.more || bytes >= max_bytes) {
+      break;
+    }
+  }
+  return popped;
+}
+
+template <class Platform>
+std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
+                                     std::size_t max_bytes) {
+  const auto popped =
+      pop_in_holds(out, max_events, max_bytes,
+                   [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
+                     const LockGuard lock(pop_);
+                     return pop_hold(batch, events, bytes, first);
+                   });
+  if (popped != 0 && backpressure_.mode == BackpressureMode::block) {
+    space_.notify_all();
+  }
+  return popped;
+}
+
+template <class Platform>
+std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_events,
+                                            std::size_t max_bytes) {
+  const auto popped = pop_in_holds(
+      out, max_events, max_bytes,
+      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
+          SHARD_NO_THREAD_SAFETY_ANALYSIS { return pop_hold(batch, events, bytes, first); });
+  if (popped != 0 && backpressure_.mode == BackpressureMode::block) {
+    space_.notify_all();
+  }
+  return popped;
+}
+
+// ---------------------------------------------------------------------------------- closing, counts
+
+template <class Platform>
+void ShardCore<Platform>::raise_min_version(std::uint64_t version) noexcept {
+  {
+    const LockGuard lock(producer_);
+    min_version_ = std::max(min_version_, version);
+  }
+  space_.notify_all();  // whoever waits for room here has to look for another shard
+}
+
+template <class Platform>
+void ShardCore<Platform>::retire() noexcept {
+  raise_min_version(kClosed);
+  BufferAccess::Chain abandoned;
+  const LockGuard producer(producer_);
+  const LockGuard consumer(pop_);
+  if (!ring_) {
+    return;
+  }
+  {
+    const auto turn = ring_->read_turn();
+    for (auto records = staged(turn); !records.empty(); records = staged(turn)) {
+      std::uint64_t cost = 0;
+      for (const auto& record : records) {
+        chain_if_owned(record, abandoned);
+        cost += record.cost();
+      }
+      stage_begin_ = stage_end_;
+      add(abandoned_, records.size());
+      release_records(records.size(), cost);
+    }
+  }
+  ring_.reset();
+  stage_.reset();
+  arena_.release();
+}
+
+template <class Platform>
+Ledger ShardCore<Platform>::ledger() const noexcept {
+  Ledger ledger;
+  // What left before what came, so that a snapshot in motion never shows more out than in: a consumer
+  // counts an event after it saw the push, and head_ after the category. [shard.out] [shard.head]
+  const auto head = head_.load(std::memory_order_acquire);
+  ledger.returned = returned_.load(std::memory_order_acquire);
+  ledger.evicted = evicted_.load(std::memory_order_acquire);
+  ledger.abandoned_queued = abandoned_.load(std::memory_order_acquire);
+  ledger.dropped_newest = dropped_newest_.load(std::memory_order_relaxed);
+  ledger.sampled_out = sampled_out_.load(std::memory_order_relaxed);
+  ledger.rejected_full = rejected_full_.load(std::memory_order_relaxed);
+  ledger.rejected_timeout = rejected_timeout_.load(std::memory_order_relaxed);
+  ledger.accepted = pushed_.load(std::memory_order_relaxed);
+  ledger.queued = std::min<std::uint64_t>(ledger.accepted - head, usable_);
+  return ledger;
+}
+
+template <class Platform>
+void ShardCore<Platform>::record_dispatch(std::size_t events,
+                                          std::chrono::nanoseconds latency) noexcept {
+  const LockGuard lock(pop_);
+  const auto version = dispatch_version_.load(std::memory_order_relaxed);
+  dispatch_version_.store(version + 1, std::memory_order_relaxed);
+  // [shard.dispatch] Each value is stored with release after the version turned odd, and read with
+  // acquire before the version is read again: who reads a new value sees the odd version, or a later one.
+  add(dispatch_[0], 1);
+  add(dispatch_[1], events);
+  add(dispatch_[2], static_cast<std::uint64_t>(std::max<std::int64_t>(latency.count(), 0)));
+  dispatch_version_.store(version + 2, std::memory_order_release);
+}
+
+template <class Platform>
+DispatchStats ShardCore<Platform>::dispatch_stats() const noexcept {
+  for (;;) {
+    const auto before = dispatch_version_.load(std::memory_order_acquire);  // [shard.dispatch]
+    DispatchStats stats;
+    stats.batches = dispatch_[0].load(std::memory_order_acquire);
+    stats.events = dispatch_[1].load(std::memory_order_acquire);
+    stats.total_latency = std::chrono::nanoseconds{
+        static_cast<std::int64_t>(dispatch_[2].load(std::memory_order_acquire))};
+    if (before % 2 == 0 && dispatch_version_.load(std::memory_order_relaxed) == before) {
+      return stats;
+    }
+    Platform::relax();
+  }
+}
+
+}  // namespace shard::detail

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "shard/detail/annotations.hpp"
+#include "shard/detail/export.hpp"
+#include "shard/detail/mutex.hpp"
+#include "shard/detail/platform.hpp"
+
+namespace shard::detail {
+
+/// What a thread remembers of a SnapshotCell that it has read. Trivial, so that reading it needs no
+/// guard and it stays readable while the thread's other thread-locals are destroyed.
+struct SnapshotSlot {
+  std::uint64_t instance = 0;  ///< of the cell; 0 for none
+  std::uint64_t version = 0;
+  const void* value = nullptr;
+};
+
+/// A thread that alternates between up to this many cells keeps them all.
+inline constexpr std::size_t kSnapshotSlots = 4;
+
+SHARD_EXPORT extern constinit thread_local std::array<SnapshotSlot, kSnapshotSlots> t_snapshots;
+
+/// Puts a snapshot into the calling thread's slot and shares its ownership until the slot is reused or
+/// the thread ends. Does nothing when the thread's thread-locals have been destroyed already.
+SHARD_EXPORT void remember_snapshot(const SnapshotSlot& slot,
+                                    std::shared_ptr<const void> owner) noexcept;
+
+/// Numbers cells from 1; never the same twice, so a slot of a destroyed cell is never mistaken for
+/// that of a new one at the same address.
+[[nodiscard]] SHARD_EXPORT std::uint64_t next_snapshot_instance() noexcept;
+
+/// Holds the current one of a series of immutable values, as read-copy-update does: readers take no
+/// lock and write no shared memory, writers publish a new value.
+///
+/// Threads:  any. publish() calls are serialised by the caller.
+/// Ordering: a value is handed over under mutex_; version_ only says "look again", so relaxed is
+///           enough. A reader may use an old value for a while: whatever must not be used any more has
+///           to refuse by itself (see ShardCore: closed under the lock).
+/// Memory:   cached() never allocates. Replaced values are kept until only the cell owns them, so that
+///           they are destroyed by a publisher or with the cell, not on a reader's path; what an idle
+///           thread still caches then is destroyed when the thread ends or reuses the slot.
+template <class Platform, class T>
+class SnapshotCell {
+ public:
+  /// \param first  not null. T has a member `version`, which grows with each value.
+  explicit SnapshotCell(std::shared_ptr<const T> first)
+      : instance_(next_snapshot_instance()), version_(first->version), current_(std::move(first)) {}
+
+  /// The current value if this thread has it cached, else nullptr: then call current(). Valid until
+  /// this thread calls current() of any cell.
+  [[nodiscard]] const T* cached() const noexcept {
+    const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
+    if (slot.instance == instance_ && slot.version == version()) [[likely]] {
+      return static_cast<const T*>(slot.value);
+    }
+    return nullptr;
+  }
+
+  /// The current value, shared; it is cached for this thread from now on.
+  [[nodiscard]] std::shared_ptr<const T> current() const noexcept SHARD_EXCLUDES(mutex_) {
+    auto value = peek();
+    remember_snapshot({instance_, value->version, value.get()}, value);
+    return value;
+  }
+
+  /// The same without touching the thread's cache.
+  [[nodiscard]] std::shared_ptr<const T> peek() const noexcept SHARD_EXCLUDES(mutex_) {
+    const LockGuard lock(mutex_);
+    return current_;
+  }
+
+  /// The version of the current value.
+  [[nodiscard]] std::uint64_t version() const noexcept {
+    return version_.load(std::memory_order_relaxed);  // a hint: the value itself comes under mutex_
+  }
+
+  /// Makes `next` the current value. Throws std::bad_alloc, and then has changed nothing.
+  void publish(std::shared_ptr<const T> next) SHARD_EXCLUDES(mutex_) {
+    std::vector<std::shared_ptr<const T>> done;  // destroyed after the lock is released
+    const LockGuard lock(mutex_);
+    retired_.reserve(retired_.size() + 1);
+    done.reserve(retired_.size());
+    const auto unused = std::partition(retired_.begin(), retired_.end(),
+                                       [](const auto& value) { return value.use_count() > 1; });
+    std::move(unused, retired_.end(), std::back_inserter(done));
+    retired_.erase(unused, retired_.end());
+    version_.store(next->version, std::memory_order_relaxed);
+    retired_.push_back(std::exchange(current_, std::move(next)));
+  }
+
+ private:
+  const std::uint64_t instance_;
+  typename Platform::template Atomic<std::uint64_t> version_;
+  mutable BasicMutex<Platform> mutex_;
+  std::shared_ptr<const T> current_ SHARD_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<const T>> retired_ SHARD_GUARDED_BY(mutex_);
+};
+
+}  // namespace shard::detail

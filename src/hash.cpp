@@ -1,0 +1,25 @@
+#include "shard/detail/hash.hpp"
+
+#include <random>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace shard::detail {
+
+Hasher::Hasher(std::uint64_t seed) noexcept : seed_(seed) {
+  static_assert(sizeof secret_ == XXH3_SECRET_DEFAULT_SIZE);
+  XXH3_generateSecret_fromSeed(secret_.data(), seed);
+}
+
+std::uint64_t Hasher::operator()(Bytes bytes) const noexcept {
+  return XXH3_64bits_withSecretandSeed(bytes.data(), bytes.size(), secret_.data(), secret_.size(),
+                                       seed_);
+}
+
+std::uint64_t random_seed() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32U) | device();
+}
+
+}  // namespace shard::detail

@@ -1,0 +1,103 @@
+# cmake -D TESTS_DIR=tests -P tests/check_requirements.cmake
+#
+# REQUIREMENTS.md says what must hold (`- R-A1 ...`), tests carry the ids as tags (`[R-A1]`), and
+# requirements_open.txt names the ids that no test carries yet, each with its reason:
+#
+#   R-A7   the reason          one id
+#   R-E*   the reason          a whole group that is not built yet
+#
+# Fails on an id with neither test nor line, on a line that a test has made stale, and on an unknown id.
+# A tag counts in a .cpp file of this folder, outside // comments.
+cmake_minimum_required(VERSION 3.25)
+
+set(errors)
+macro(complain)
+  string(APPEND errors "\n  " ${ARGN})
+endmacro()
+
+# Reads a file such that CMake's lists do not trip over what is in it.
+function(read_text path result)
+  file(READ ${path} text)
+  string(REPLACE ";" "," text "${text}")
+  string(REPLACE "[" "<" text "${text}")
+  string(REPLACE "]" ">" text "${text}")
+  set(${result} "\n${text}" PARENT_SCOPE)
+endfunction()
+
+read_text(${TESTS_DIR}/REQUIREMENTS.md text)
+string(REGEX MATCHALL "\n- R-[A-Z]+[0-9]+" ids "${text}")
+list(TRANSFORM ids REPLACE "\n- " "")
+list(LENGTH ids total)
+list(REMOVE_DUPLICATES ids)
+list(LENGTH ids distinct)
+if(total EQUAL 0 OR NOT total EQUAL distinct)
+  complain("REQUIREMENTS.md names ${total} ids, ${distinct} of them different")
+endif()
+
+set(tested)
+file(GLOB_RECURSE sources ${TESTS_DIR}/*.cpp)
+foreach(source IN LISTS sources)
+  read_text(${source} text)
+  string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+  string(REGEX MATCHALL "<R-[^<>\n]*>" tags "${text}")
+  list(TRANSFORM tags REPLACE "[<>]" "")
+  list(REMOVE_DUPLICATES tags)
+  foreach(tag IN LISTS tags)
+    if(NOT tag IN_LIST ids)
+      cmake_path(RELATIVE_PATH source BASE_DIRECTORY ${TESTS_DIR} OUTPUT_VARIABLE name)
+      complain("${name}: the tag ${tag} is no requirement")
+    endif()
+  endforeach()
+  list(APPEND tested ${tags})
+endforeach()
+list(REMOVE_DUPLICATES tested)
+
+set(open_ids)
+set(open_groups)
+set(listing)
+read_text(${TESTS_DIR}/requirements_open.txt text)
+string(REGEX MATCHALL "\n[^#\n][^\n]*" lines "${text}")
+foreach(line IN LISTS lines)
+  string(STRIP "${line}" line)
+  if(line MATCHES "^(R-[A-Z]+)\\*[ \t]+[^ \t]")
+    list(APPEND open_groups ${CMAKE_MATCH_1})
+  elseif(line MATCHES "^(R-[A-Z]+[0-9]+)[ \t]+[^ \t]")
+    set(id ${CMAKE_MATCH_1})
+    if(NOT id IN_LIST ids)
+      complain("requirements_open.txt: ${id} is no requirement")
+    elseif(id IN_LIST tested)
+      complain("requirements_open.txt: ${id} has a test now, remove the line")
+    elseif(id IN_LIST open_ids)
+      complain("requirements_open.txt: ${id} is listed twice")
+    endif()
+    list(APPEND open_ids ${id})
+  else()
+    complain("requirements_open.txt: expected `id  reason`: '${line}'")
+  endif()
+  string(APPEND listing "\n  ${line}")
+endforeach()
+
+set(used_groups)
+set(covered 0)
+foreach(id IN LISTS ids)
+  string(REGEX REPLACE "[0-9]+$" "" group ${id})
+  if(id IN_LIST tested)
+    math(EXPR covered "${covered} + 1")
+  elseif(id IN_LIST open_ids)
+    # has its own line
+  elseif(group IN_LIST open_groups)
+    list(APPEND used_groups ${group})
+  else()
+    complain("${id} has neither a test nor a line in requirements_open.txt")
+  endif()
+endforeach()
+foreach(group IN LISTS open_groups)
+  if(NOT group IN_LIST used_groups)
+    complain("requirements_open.txt: ${group}* leaves nothing open, remove the line")
+  endif()
+endforeach()
+
+message(STATUS "${covered} of ${total} requirements have a test; open:${listing}")
+if(errors)
+  message(FATAL_ERROR "Requirements:${errors}")
+endif()
