@@ -20,6 +20,9 @@ constexpr std::array kModes{BackpressureMode::drop_newest, BackpressureMode::dro
 
 /// The value as it would be written, cut to a length for a message. Never throws for bad UTF-8.
 std::string shown(const json& value) {
+  if (value.is_structured()) {  // it may be nested deeper than dump(), which recurses, has stack
+    return value.is_array() ? "an array" : "an object";
+  }
   auto text = value.dump(-1, ' ', true, json::error_handler_t::replace);
   if (text.size() > 80) {
     text.resize(77);
@@ -59,7 +62,10 @@ class ObjectReader {
   template <class Integer>
   [[nodiscard]] Integer integer(const std::string& name, const json& value) const {
     constexpr auto kHighest = static_cast<std::uint64_t>(std::numeric_limits<Integer>::max());
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > kHighest) {
+    // A number that was parsed and is not negative is unsigned; one that was made in C++ may be signed.
+    const bool unfit = !value.is_number_unsigned() &&
+                          (!value.is_number_integer() || value.get<std::int64_t>() < 0);
+    if (unfit || value.get<std::uint64_t>() > kHighest) {
       throw ConfigError(place(name), shown(value), "an integer, 0 .. " + std::to_string(kHighest));
     }
     return static_cast<Integer>(value.get<std::uint64_t>());

@@ -13,8 +13,13 @@ Hasher::Hasher(std::uint64_t seed) noexcept : seed_(seed) {
 }
 
 std::uint64_t Hasher::operator()(Bytes bytes) const noexcept {
-  return XXH3_64bits_withSecretandSeed(bytes.data(), bytes.size(), secret_.data(), secret_.size(),
-                                       seed_);
+  return XXH3_64bits_withSecret(bytes.data(), bytes.size(), secret_.data(), sizeof secret_);
+}
+
+void Hasher::many(std::span<const Bytes> payloads, std::uint64_t* hashes) const noexcept {
+  for (std::size_t i = 0; i < payloads.size(); ++i) {
+    hashes[i] = (*this)(payloads[i]);
+  }
 }
 
 std::uint64_t random_seed() {

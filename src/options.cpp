@@ -63,10 +63,11 @@ void ManagerOptions::validate() const {
   require_between("max_payload", max_payload, 1, ring_bytes / 2);
   require_between("inline_max", inline_max, 0, ring_bytes / 4);
   require_between("max_key", max_key, 0, std::min<std::uint64_t>(65'535, ring_bytes / 8));
-  if (backpressure.mode == BackpressureMode::sample && backpressure.rate == 0) {
+  // Also where the mode has no use for them: what is written out must be readable again.
+  if (backpressure.rate == 0) {
     throw ConfigError("backpressure.rate", "0", "1 .. 4294967295");
   }
-  if (backpressure.mode == BackpressureMode::block && backpressure.timeout.count() < 0) {
+  if (backpressure.timeout.count() < 0) {
     throw ConfigError("backpressure.timeout", std::to_string(backpressure.timeout.count()) + " ns",
                       ">= 0 ns");
   }

@@ -10,6 +10,7 @@
 
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -128,6 +129,16 @@ void SystemPlatform::unpark_all(const Word& word) noexcept {
   futex_wake(word, std::numeric_limits<int>::max());
 }
 
+bool SystemPlatform::enable_process_barrier() noexcept {
+  static const bool enabled =
+      syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+  return enabled;
+}
+
+void SystemPlatform::process_barrier() noexcept {
+  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);  // cannot fail once registered
+}
+
 #else
 
 void SystemPlatform::park(const Word& word, std::uint32_t expected) noexcept {
@@ -139,6 +150,8 @@ bool SystemPlatform::park_until(const Word& word, std::uint32_t expected, const 
 }
 void SystemPlatform::unpark_one(const Word& word) noexcept { PortableParker::unpark_all(word); }
 void SystemPlatform::unpark_all(const Word& word) noexcept { PortableParker::unpark_all(word); }
+bool SystemPlatform::enable_process_barrier() noexcept { return false; }
+void SystemPlatform::process_barrier() noexcept {}
 
 #endif
 

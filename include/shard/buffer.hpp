@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <string>
 #include <utility>
@@ -86,7 +87,14 @@ class Buffer {
 };
 
 inline Buffer Buffer::copy_of(Bytes bytes) {
-  return adopt(std::vector<std::byte>(bytes.data(), bytes.data() + bytes.size()));
+  // One block: the node, then the bytes.
+  void* const block = ::operator new(sizeof(Node) + bytes.size());
+  auto* const at = static_cast<std::byte*>(block) + sizeof(Node);
+  if (!bytes.empty()) {
+    std::memcpy(at, bytes.data(), bytes.size());
+  }
+  const auto destroy = [](Node* node) noexcept { ::operator delete(static_cast<void*>(node)); };
+  return Buffer(new (block) Node{nullptr, Bytes{at, bytes.size()}, destroy, nullptr, nullptr});
 }
 
 /// For the library: turns a Buffer into the pointer that travels through a ring, and back.

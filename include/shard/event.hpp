@@ -28,12 +28,12 @@ struct RawEvent {
   Bytes payload;
   Bytes key;
   SourceIdentity source;
-  std::uint64_t hash = 0;  ///< XXH3_64bits_withSeed of the key if there is one, else of the payload
+  std::uint64_t hash = 0;  ///< of the key if there is one, else of the payload; see Manager::hash()
   std::uint64_t seed = 0;  ///< the seed of that hash
   bool has_key = false;
   bool has_source = false;
 
-  /// \param hash  XXH3_64bits_withSeed(key or else payload, seed)
+  /// \param hash  as Manager::hash() makes it, of the key if one is added, else of the payload
   [[nodiscard]] static RawEvent with_hash(Bytes payload, std::uint64_t hash,
                                           std::uint64_t seed) noexcept {
     RawEvent event;

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <limits>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "shard/buffer.hpp"
@@ -151,6 +153,9 @@ inline void EventBatch::reserve_more(std::size_t events, std::size_t bytes) {
   const auto grow = [](auto& block, std::size_t used, std::size_t capacity, std::size_t more) {
     using Element = std::remove_reference_t<decltype(block[0])>;
     std::unique_ptr<Element[]> next;
+    if (more > std::numeric_limits<std::size_t>::max() - used) {
+      throw std::bad_alloc();  // the sum below would wrap and make too little room
+    }
     if (capacity - used < more) {
       next = std::make_unique_for_overwrite<Element[]>(std::max(used + more, capacity * 2));
     }
@@ -205,10 +210,11 @@ struct EventBatchAccess {
 
   static void append_event(EventBatch& batch, const detail::Record& record, std::uint32_t shard,
                            std::uint64_t sequence, std::size_t offset) noexcept {
-    batch.entries_[batch.size_++] = {record.timestamp, sequence,    offset, record.size, shard,
-                                     record.key_size,  record.flags};
-    batch.payload_bytes_ += record.size;
-    batch.owned_ += (record.flags & detail::Record::kOwned) != 0 ? 1U : 0U;
+    batch.entries_[batch.size_++] = {record.timestamp(), sequence, offset,
+                                     record.size(),      shard,    record.key_size(),
+                                     record.flags()};
+    batch.payload_bytes_ += record.size();
+    batch.owned_ += record.has(detail::Record::kOwned) ? 1U : 0U;
   }
 };
 

@@ -144,7 +144,8 @@ class BasicManager {
     const auto* member = table->member_of(core_->slot_of(hash));
     return member == nullptr ? std::nullopt : std::optional(member->id());
   }
-  /// The hash that routes these bytes: XXH3_64bits_withSeed(bytes, seed()).
+  /// The hash that routes these bytes: XXH3_64bits_withSecret(), with the 192-byte secret of
+  /// XXH3_generateSecret_fromSeed(seed()), so that a host can make it ahead of time, elsewhere.
   [[nodiscard]] std::uint64_t hash(Bytes bytes) const noexcept { return core_->hasher(bytes); }
   [[nodiscard]] std::uint64_t seed() const noexcept { return core_->hasher.seed(); }
 
@@ -182,7 +183,10 @@ class BasicManager {
 
   /// Refuses every event from here on (rejected_closed) and wakes who waits; what is queued can still be
   /// popped. When it returns, no ingest that was under way can still be accepted. Idempotent.
-  void close() noexcept { core_->close(); }
+  void close() noexcept {
+    detail::check_not_in_with_shard();
+    core_->close();
+  }
   [[nodiscard]] bool is_closed() const noexcept { return core_->is_closed(); }
 
  private:

@@ -49,7 +49,8 @@ class BasicShard {
 
   /// Appends up to `max_events` of the oldest events, of no more than `max_payload_bytes` in all (the first
   /// excepted), to `out`; returns how many. They count as returned. The lock is held for 256 events or
-  /// 64 KiB at a time, so while others pop too, what one call gets need not be consecutive.
+  /// 64 KiB at a time, so while others pop too, what one call gets need not be consecutive. Without limits it
+  /// takes all that was queued when it began, and never more than usable_capacity() events.
   /// Throws std::bad_alloc; what was appended before stays appended.
   std::size_t pop_batch_into(EventBatch& out, std::size_t max_events = kUnlimited,
                              std::size_t max_payload_bytes = kUnlimited) const {
@@ -82,6 +83,7 @@ class BasicShard {
 
   /// For a consumer without a pipeline: notes that a batch of `events` took `latency` to hand on.
   void record_batch_dispatch(std::size_t events, std::chrono::nanoseconds latency) const noexcept {
+    detail::check_not_in_with_shard();
     core_->record_dispatch(events, latency);
   }
   /// The sums of those.

@@ -73,23 +73,18 @@ class ManagerCore {
   /// Routes and pushes one event. On anything but accepted its buffer is still the caller's.
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit(const Item& item, std::uint32_t slot,
                                                   const Table* table) noexcept {
+    Timestamp now{};
     if (fits_limits(item)) [[likely]] {
-      const auto now =
-          clock.now();  // before the lock: it is held for less, and a retry changes nothing
+      now = clock.now();  // before the lock, so that it is held for less
       if (table != nullptr) [[likely]] {
         if (Core* core = table->member_of(slot)) [[likely]] {
-          Waiting waiting;
-          const auto verdict = core->push(table->version, item, now, waiting);
-          if (verdict == Verdict::accepted) [[likely]] {
+          if (core->push_if_room(table->version, item, now) == Verdict::accepted) [[likely]] {
             return Outcome::accepted;
-          }
-          if (is_final(verdict)) {
-            return count(outcome(verdict));
           }
         }
       }
     }
-    return admit_slowly(item, slot);
+    return admit_slowly(Item(item), slot, now);  // a copy: this one stays in registers
   }
 
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit_by_hash(const Item& item,
@@ -98,8 +93,9 @@ class ManagerCore {
   }
 
   /// The whole of admit() for every case that is not the common one: no cached table, a stale one, a
-  /// full shard to wait for, a long payload, an invalid or unroutable event.
-  [[nodiscard]] SHARD_NOINLINE Outcome admit_slowly(const Item& item, std::uint32_t slot) noexcept;
+  /// full shard, a long payload, an invalid or unroutable event. `now` may be some time ago.
+  [[nodiscard]] SHARD_NOINLINE Outcome admit_slowly(const Item& item, std::uint32_t slot,
+                                                    Timestamp now) noexcept;
 
   /// Pushes one event to a shard that the caller names.
   [[nodiscard]] Outcome admit_to(Core& core, const Item& item) noexcept;
@@ -145,7 +141,7 @@ class ManagerCore {
   }
 
   /// Routes and pushes `items[0 .. count)`, in chunks of 256, each by one table and one reading of
-  /// the clock per attempt; `items.slot(i)` says where each goes. Writes an outcome each to `outcomes`,
+  /// the clock per attempt; `items.find_slots()` says where each goes. Writes an outcome each to `outcomes`,
   /// or none if it is null. Returns how many were accepted.
   template <class Items>
   std::size_t admit_batch(const Items& items, std::size_t count, Outcome* outcomes) noexcept;

@@ -31,26 +31,36 @@ std::shared_ptr<const RoutingTable<Platform>> ManagerCore<Platform>::first_table
 }
 
 template <class Platform>
-Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slot) noexcept {
+Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slot,
+                                            Timestamp now) noexcept {
   if (const auto checked = check_limits(given); checked != Outcome::accepted) {
     return count(checked);
   }
   Item item = given;
   LongPayload copy;
-  if (!fits_limits(item) && !copy.move_out(item)) {
-    return count(Outcome::out_of_memory);
+  if (!fits_limits(item)) {
+    if (!copy.move_out(item)) {
+      return count(Outcome::out_of_memory);
+    }
+    now = clock.now();
   }
   Waiting waiting;
+  const Table* table =
+      tables.cached();  // valid until this thread reads a newer one, also if it waits
+  std::shared_ptr<const Table> kept;
   for (;;) {
     if (is_closed()) {
       return count(Outcome::rejected_closed);
     }
-    const auto table = tables.current();  // kept while this thread waits for one of its members
+    if (table == nullptr) {
+      kept = tables.current();
+      table = kept.get();
+    }
     Core* core = table->member_of(slot);
     if (core == nullptr) {
       return count(Outcome::unrouted);
     }
-    const auto verdict = core->push(table->version, item, clock.now(), waiting);
+    const auto verdict = core->push(table->version, item, now, waiting);
     if (is_final(verdict)) {
       if (verdict == Verdict::accepted) {
         copy.taken();
@@ -61,7 +71,9 @@ Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slo
       start_waiting(waiting);
       waiting.expired = !core->wait_for_room(waiting);
     }
-    // stale: a newer table was published, or the manager closed, before the shard refused this one.
+    // Else it was stale: a newer table was published, or the manager closed, before this one was refused.
+    table = nullptr;
+    now = clock.now();
   }
 }
 
@@ -103,9 +115,9 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
                                                std::size_t size, BatchCall& call,
                                                Outcome* caller_outcomes) noexcept {
   constexpr auto kChunk = Core::kEventsPerHold;
-  using Index = std::uint16_t;  // of an event in this chunk
+  using Index = GroupIndex;
 
-  // Payloads that were too long to be copied under the lock; most chunks have none.
+  // Payloads that are too long to be copied under the lock; most chunks have none.
   std::unique_ptr<LongPayload[]> copies;
   struct ChunkItems {
     const Items& items;
@@ -113,97 +125,93 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
     const std::unique_ptr<LongPayload[]>& copies;
     [[nodiscard]] Item operator[](Index i) const noexcept {
       Item item = items[base + i];
-      if (copies != nullptr && copies[i].node() != nullptr) {
+      if (copies != nullptr && copies[i].node() != nullptr) [[unlikely]] {
         copies[i].attach_to(item);
       }
       return item;
     }
   };
   const ChunkItems chunk{items, base, copies};
+  const auto move_out = [&](Index i, Item& item) {
+    if (copies == nullptr) {
+      copies.reset(new (std::nothrow) LongPayload[size]);
+    }
+    return copies != nullptr && copies[i].move_out(item) ? Outcome::accepted
+                                                         : Outcome::out_of_memory;
+  };
 
-  std::array<Outcome, kChunk> outcomes;
+  std::array<Outcome, kChunk> own_outcomes;
+  Outcome* const outcomes = caller_outcomes != nullptr ? caller_outcomes : own_outcomes.data();
+
+  const Table* table = tables.cached();
+  std::shared_ptr<const Table> kept;
+  if (table == nullptr) {
+    kept = tables.current();
+    table = kept.get();
+  }
+
+  // The events of each member as a list, in one pass: first[m] and last[m] are its ends, next[i] follows i.
   std::array<std::uint16_t, kChunk> slots;
-  std::array<Index, kChunk> pending;
-  std::size_t pending_count = 0;
+  std::array<Index, kChunk> next;
+  std::array<Index, ManagerOptions::kMaxShards> first;
+  std::array<Index, ManagerOptions::kMaxShards> last;
+  std::array<std::uint16_t, kChunk> touched;  // members that have a list
+  std::size_t touched_count = 0;
+  const auto clear_lists = [&] {
+    touched_count = 0;
+    std::fill_n(last.begin(), table->members.size(), kGroupEnd);
+  };
+  const auto append = [&](Index i) {
+    const auto member = table->slots[slots[i]];
+    if (member == Table::kNoMember) [[unlikely]] {
+      outcomes[i] = count(Outcome::unrouted);
+      return;
+    }
+    next[i] = kGroupEnd;
+    const auto before = std::exchange(last[member], i);
+    if (before == kGroupEnd) {
+      touched[touched_count++] = member;
+      first[member] = i;
+    } else {
+      next[before] = i;
+    }
+  };
+
+  items.find_slots(base, std::span(slots).first(size));
+  clear_lists();
   for (Index i = 0; i < size; ++i) {
     Item item = items[base + i];
-    slots[i] = static_cast<std::uint16_t>(items.slot(base + i));
     if (!fits_limits(item)) [[unlikely]] {
       outcomes[i] = check_limits(item);
       if (outcomes[i] == Outcome::accepted) {
-        if (copies == nullptr) {
-          copies.reset(new (std::nothrow) LongPayload[size]);
-        }
-        if (copies == nullptr || !copies[i].move_out(item)) {
-          outcomes[i] = Outcome::out_of_memory;
-        }
+        outcomes[i] = move_out(i, item);
       }
       if (outcomes[i] != Outcome::accepted) {
         count(outcomes[i]);
         continue;
       }
     }
-    pending[pending_count++] = i;
+    append(i);
   }
 
+  // Released at the very end: that runs the host's code, which may ingest, and then the cached table can
+  // be gone.
+  BufferAccess::Chain evicted;
+
+  // What a shard does not take now is routed again, by the then current table.
+  std::array<Index, kChunk> pending;
   std::size_t accepted = 0;
-  const Table* table = tables.cached();
-  std::shared_ptr<const Table> kept;
-  std::array<Index, kChunk> grouped;
-  std::array<std::uint16_t, kChunk> touched;
-  std::array<std::uint16_t, ManagerOptions::kMaxShards> place;
-  while (pending_count != 0) {
-    if (is_closed()) {
-      for (std::size_t p = 0; p < pending_count; ++p) {
-        outcomes[pending[p]] = count(Outcome::rejected_closed);
-      }
-      break;
-    }
-    if (table == nullptr) {
-      kept = tables.current();
-      table = kept.get();
-    }
-
-    // A counting sort by member: sizes, then places, then the indices, which keeps their order.
-    std::fill_n(place.begin(), table->members.size(), std::uint16_t{0});
-    std::size_t touched_count = 0;
-    std::size_t routed = 0;
-    for (std::size_t p = 0; p < pending_count; ++p) {
-      const auto member = table->slots[slots[pending[p]]];
-      if (member == Table::kNoMember) [[unlikely]] {
-        outcomes[pending[p]] = count(Outcome::unrouted);
-        continue;
-      }
-      pending[routed++] = pending[p];
-      if (place[member]++ == 0) {
-        touched[touched_count++] = member;
-      }
-    }
-    std::uint16_t begin = 0;
-    for (std::size_t t = 0; t < touched_count; ++t) {
-      begin = static_cast<std::uint16_t>(begin + std::exchange(place[touched[t]], begin));
-    }
-    for (std::size_t p = 0; p < routed; ++p) {
-      grouped[place[table->slots[slots[pending[p]]]]++] = pending[p];
-    }
-
-    // A group per shard. What a shard does not take now is pending for the next round, by the then
-    // current table.
+  for (;;) {
     const auto now = clock.now();
+    std::size_t pending_count = 0;
     Core* full = nullptr;
     std::uint32_t ticket = 0;
     bool stale = false;
-    pending_count = 0;
-    begin = 0;
     for (std::size_t t = 0; t < touched_count; ++t) {
       const auto member = touched[t];
-      const auto end = place[member];
-      const std::span<const Index> group(grouped.data() + begin, std::size_t{end} - begin);
-      begin = end;
-      BufferAccess::Chain evicted;  // released after the shard's lock is
-      const auto result =
-          table->members[member]->push_group(table->version, chunk, group, now, call.waiting,
-                                             call.refused.test(member), outcomes.data(), evicted);
+      const auto result = table->members[member]->push_group(
+          table->version, chunk, {first[member], next.data()}, now, call.waiting,
+          call.refused.test(member), outcomes, evicted);
       accepted += result.accepted;
       if (result.invalid != 0) {
         rejected_invalid.fetch_add(result.invalid, std::memory_order_relaxed);
@@ -211,21 +219,30 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
       if (result.refused) {
         call.refused.set(member);
       }
-      for (const auto left : group.subspan(result.done)) {
-        pending[pending_count++] = left;
+      if (copies != nullptr) {
+        for (auto i = first[member]; i != result.rest; i = next[i]) {
+          if (outcomes[i] == Outcome::accepted) {
+            copies[i].taken();
+          }
+        }
+      }
+      for (auto i = result.rest; i != kGroupEnd; i = next[i]) {
+        pending[pending_count++] = i;
       }
       stale = stale || result.verdict == Verdict::stale;
       if (result.verdict == Verdict::must_wait && full == nullptr) {
         full = table->members[member].get();
         ticket = call.waiting.ticket;
       }
-      if (copies != nullptr) {
-        for (const auto done : group.first(result.done)) {
-          if (outcomes[done] == Outcome::accepted) {
-            copies[done].taken();
-          }
-        }
+    }
+    if (pending_count == 0) {
+      return accepted;
+    }
+    if (is_closed()) {
+      for (std::size_t p = 0; p < pending_count; ++p) {
+        outcomes[pending[p]] = count(Outcome::rejected_closed);
       }
+      return accepted;
     }
     if (full != nullptr) {
       start_waiting(call.waiting);
@@ -233,23 +250,30 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
       call.waiting.expired = !full->wait_for_room(call.waiting);
     }
     if (stale || full != nullptr) {
-      table = nullptr;  // route again by the newest
+      kept = tables.current();
+      table = kept.get();
+    }
+    clear_lists();
+    for (std::size_t p = 0; p < pending_count; ++p) {
+      append(pending[p]);
     }
   }
-  if (caller_outcomes != nullptr) {
-    std::copy_n(outcomes.begin(), size, caller_outcomes);
-  }
-  return accepted;
 }
 
-/// What admit_batch() takes: payloads, each to the slot of its hash.
+// What admit_batch() takes: items by index, and the slots of a run of them.
+
+/// Payloads, each to the slot of its hash.
 struct HashedPayloads {
   std::span<const Bytes> payloads;
   const Hasher& hasher;
   unsigned shift;
   [[nodiscard]] Item operator[](std::size_t i) const noexcept { return {payloads[i], {}, {}}; }
-  [[nodiscard]] std::uint64_t slot(std::size_t i) const noexcept {
-    return hasher(payloads[i]) >> shift;
+  void find_slots(std::size_t base, std::span<std::uint16_t> slots) const noexcept {
+    std::array<std::uint64_t, 256> hashes;  // a chunk at most
+    hasher.many(payloads.subspan(base, slots.size()), hashes.data());
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      slots[i] = static_cast<std::uint16_t>(hashes[i] >> shift);
+    }
   }
 };
 
@@ -258,7 +282,9 @@ struct SlottedPayloads {
   std::span<const Bytes> payloads;
   std::uint32_t one_slot;
   [[nodiscard]] Item operator[](std::size_t i) const noexcept { return {payloads[i], {}, {}}; }
-  [[nodiscard]] std::uint64_t slot(std::size_t) const noexcept { return one_slot; }
+  void find_slots(std::size_t, std::span<std::uint16_t> slots) const noexcept {
+    std::fill(slots.begin(), slots.end(), static_cast<std::uint16_t>(one_slot));
+  }
 };
 
 template <class Platform>
@@ -283,8 +309,10 @@ std::size_t ManagerCore<Platform>::ingest_raw_batch(std::span<const RawEvent> ev
     std::span<const RawEvent> events;
     const ManagerCore& core;
     [[nodiscard]] Item operator[](std::size_t i) const noexcept { return item_of(events[i]); }
-    [[nodiscard]] std::uint64_t slot(std::size_t i) const noexcept {
-      return core.slot_of(core.hash_of(events[i]));
+    void find_slots(std::size_t base, std::span<std::uint16_t> slots) const noexcept {
+      for (std::size_t i = 0; i < slots.size(); ++i) {
+        slots[i] = static_cast<std::uint16_t>(core.slot_of(core.hash_of(events[base + i])));
+      }
     }
   };
   return admit_batch(RawEvents{events, *this}, events.size(), checked(outcomes, events.size()));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "shard/detail/annotations.hpp"
@@ -7,11 +8,18 @@
 
 namespace shard::detail {
 
-/// A mutex of four bytes that spins briefly and then parks.
+/// A mutex that spins briefly and then parks, and whose unlock() is a plain store while nobody is parked.
 ///
-/// Threads:  any. Not recursive, not fair.
+/// Threads:  any. Not recursive, not fair. It must live until every unlock() has returned.
 /// Ordering: unlock() [mutex.word] -> lock(): what one holder wrote is visible to the next.
-/// Cost:     two locked instructions when nobody competes; no system call unless a thread parked.
+/// Cost:     one locked instruction when nobody competes; no system call unless a thread parked.
+///
+/// No lost wake-up: unlock() stores the word and then reads waiters_, a thread that is about to park writes
+/// waiters_ and then reads the word. At least one of them must see what the other wrote, for which each
+/// needs a full barrier in between. [mutex.waiters] A barrier in unlock() costs more than the rest of a push (it
+/// waits until the copied payload has left the core), so where the system can, the rare side pays for both:
+/// Platform::process_barrier() has every running thread of the process execute a barrier. Elsewhere
+/// both sides use sequentially consistent accesses.
 template <class Platform>
 class SHARD_CAPABILITY("mutex") BasicMutex {
  public:
@@ -19,50 +27,60 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   BasicMutex(const BasicMutex&) = delete;
   BasicMutex& operator=(const BasicMutex&) = delete;
 
-  void lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
+  SHARD_ALWAYS_INLINE void lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (!try_lock()) [[unlikely]] {
       lock_contended();
     }
   }
 
-  [[nodiscard]] bool try_lock() noexcept SHARD_TRY_ACQUIRE(true) {
-    auto expected = kFree;
-    return word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire,
-                                         std::memory_order_relaxed);  // [mutex.word] <- unlock()
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool try_lock() noexcept SHARD_TRY_ACQUIRE(true) {
+    return word_.exchange(kHeld, std::memory_order_acquire) == kFree;  // [mutex.word] <- unlock()
   }
 
-  void unlock() noexcept SHARD_RELEASE() {
-    if (word_.exchange(kFree, std::memory_order_release) == kParked) [[unlikely]] {  // [mutex.word]
-      Platform::unpark_one(word_);
+  SHARD_ALWAYS_INLINE void unlock() noexcept SHARD_RELEASE() {
+    if (process_barriers_) [[likely]] {
+      word_.store(kFree, std::memory_order_release);        // [mutex.word] -> lock()
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
+      if (waiters_.load(std::memory_order_relaxed) != 0) [[unlikely]] {  // [mutex.waiters]
+        Platform::unpark_one(word_);
+      }
+    } else {
+      word_.store(kFree, std::memory_order_seq_cst);        // [mutex.word] -> lock()
+      if (waiters_.load(std::memory_order_seq_cst) != 0) {  // [mutex.waiters]
+        Platform::unpark_one(word_);
+      }
     }
   }
 
  private:
-  // The third state is Drepper's ("Futexes Are Tricky", mutex 2): whoever may have to be woken marks
-  // the word, and a thread that has parked once takes the lock in that state, since it cannot know
-  // whether others are still parked. A wake-up too many is the price, never one too few.
   static constexpr std::uint32_t kFree = 0;
   static constexpr std::uint32_t kHeld = 1;
-  static constexpr std::uint32_t kParked = 2;
   static constexpr int kSpins = 64;  // about the length of a push, so that most waits end here
 
   SHARD_NOINLINE void lock_contended() noexcept {
     for (int spin = 0; spin < kSpins; ++spin) {
-      if (word_.load(std::memory_order_relaxed) == kFree) {  // only a hint: try_lock() decides
-        auto expected = kFree;
-        if (word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire,
-                                          std::memory_order_relaxed)) {  // [mutex.word]
-          return;
-        }
+      // The load is only a hint, which keeps the line shared while the lock is held; try_lock() decides.
+      if (word_.load(std::memory_order_relaxed) == kFree &&
+          word_.exchange(kHeld, std::memory_order_acquire) == kFree) {  // [mutex.word]
+        return;
       }
       Platform::relax();
     }
-    while (word_.exchange(kParked, std::memory_order_acquire) != kFree) {  // [mutex.word]
-      Platform::park(word_, kParked);
+    waiters_.fetch_add(1, std::memory_order_seq_cst);  // [mutex.waiters]
+    if (process_barriers_) {
+      Platform::process_barrier();
     }
+    while (word_.exchange(kHeld, std::memory_order_seq_cst) !=
+           kFree) {  // [mutex.word] [mutex.waiters]
+      Platform::park(word_, kHeld);
+    }
+    waiters_.fetch_sub(1, std::memory_order_relaxed);  // a wake-up in vain until this is seen
   }
 
   typename Platform::template Atomic<std::uint32_t> word_{kFree};
+  typename Platform::template Atomic<std::uint32_t> waiters_{0};
+  /// Each mutex keeps to one of the two ways for its life, whatever happens elsewhere in the process.
+  const bool process_barriers_ = Platform::enable_process_barrier();
 };
 
 /// Holds a mutex for a scope.

@@ -36,9 +36,16 @@ struct SHARD_EXPORT SystemPlatform {
 
   static void unpark_one(const Word& word) noexcept;
   static void unpark_all(const Word& word) noexcept;
+
+  /// Prepares process_barrier(), once per process; false where there is none.
+  static bool enable_process_barrier() noexcept;
+
+  /// Returns after every running thread of the process has executed a full memory barrier: membarrier(2),
+  /// private expedited. A few microseconds; an interrupt to the cores that run threads of this process.
+  static void process_barrier() noexcept;
 };
 
-/// The same over a mutex and condition variables, for systems without a futex; it is compiled and
+/// Parking over a mutex and condition variables, for systems without a futex; it is compiled and
 /// tested everywhere.
 struct SHARD_EXPORT PortableParker {
   using Word = std::atomic<std::uint32_t>;

@@ -36,12 +36,13 @@ struct Item {
   std::uint16_t flags = 0;              ///< of Record
 };
 
-/// What a push came to: an Outcome, or one of the two that end nothing.
+/// What a push came to: an Outcome, or one of those that end nothing.
 enum class Verdict : std::uint8_t {
   accepted = static_cast<std::uint8_t>(Outcome::accepted),
   stale = 0x80,      ///< the shard takes no event by this table: there is a newer one
   must_wait = 0x81,  ///< full, mode block: wait with the ticket, then route again
   again = 0x82,      ///< of a group: the lock was held long enough, go on with the rest
+  full = 0x83,       ///< of push_if_room(): no room
 };
 
 [[nodiscard]] constexpr Verdict verdict(Outcome outcome) noexcept {
@@ -51,6 +52,14 @@ enum class Verdict : std::uint8_t {
 [[nodiscard]] constexpr Outcome outcome(Verdict verdict) noexcept {
   return static_cast<Outcome>(verdict);
 }
+
+/// The events of one shard in a batch: a list of indices, so that it is made in one pass.
+using GroupIndex = std::uint16_t;
+inline constexpr GroupIndex kGroupEnd = 0xFFFF;
+struct Group {
+  GroupIndex first;
+  const GroupIndex* next;  ///< next[i] follows i; kGroupEnd ends the list
+};
 
 /// How far one ingest call may wait, and has.
 struct Waiting {
@@ -88,40 +97,43 @@ class ShardCore {
   ShardCore& operator=(const ShardCore&) = delete;
   ~ShardCore() { retire(); }
 
-  /// Pushes one event that is within the limits. On anything but accepted the item's buffer, if it
-  /// has one, is still the caller's.
-  [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push(std::uint64_t version, const Item& item,
-                                                 Timestamp now, Waiting& waiting) noexcept
+  /// Pushes one event that is within the limits, if there is room: accepted, or else full, stale or
+  /// timestamps_exhausted, and then nothing has happened and push() decides.
+  [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_if_room(std::uint64_t version, const Item& item,
+                                                         Timestamp now) noexcept
       SHARD_EXCLUDES(producer_, pop_) {
-    {
-      const LockGuard lock(producer_);
-      if (version < min_version_) [[unlikely]] {
-        return Verdict::stale;
-      }
-      const auto room = measure(item);
-      if (has_room(room.cost, pushed())) [[likely]] {
-        return push_fitting(item, room, now);
-      }
+    const LockGuard lock(producer_);
+    if (version < min_version_) [[unlikely]] {
+      return Verdict::stale;
     }
-    return push_overflowing(version, item, now, waiting);
+    const auto room = measure(item);
+    if (!has_room(room.cost, pushed())) [[unlikely]] {
+      return Verdict::full;
+    }
+    return push_fitting(item, room, now);
   }
 
-  /// Pushes `items[i]` for each i of `group`, in order, under one lock. Writes an outcome for each of
-  /// the first `done` of them (if `outcomes` is not null) and returns why it stopped, or accepted.
-  /// After the first refusal all that follow are refused likewise, so that a caller who retries keeps
-  /// their order; with `refuse` that holds from the start. Buffers that it evicts go to `evicted`.
+  /// Pushes one event that is within the limits; when it does not fit, the mode decides. On anything but
+  /// accepted the item's buffer, if it has one, is still the caller's.
+  [[nodiscard]] Verdict push(std::uint64_t version, const Item& item, Timestamp now,
+                             Waiting& waiting) noexcept SHARD_EXCLUDES(producer_, pop_);
+
   struct GroupResult {
     Verdict verdict = Verdict::accepted;
-    std::uint16_t done = 0;      ///< events that have their outcome
-    std::uint16_t accepted = 0;  ///< of those
-    std::uint16_t invalid = 0;   ///< of those; the caller counts them
+    GroupIndex rest = kGroupEnd;  ///< the first event that has no outcome yet
+    std::uint16_t accepted = 0;
+    std::uint16_t invalid = 0;  ///< the caller counts them
     bool refused = false;  ///< the rest of the call's events for this shard must be refused too
   };
+
+  /// Pushes `items[i]` for each i of `group`, in order, under one lock, and publishes them at once. Writes
+  /// `outcomes[i]` for each up to `rest`; says in `verdict` why it stopped there. After the first refusal all
+  /// that follow are refused likewise, so that a caller who retries keeps their order; with `refuse` that
+  /// holds from the start. Buffers that it evicts go to `evicted`.
   template <class Items>
-  [[nodiscard]] GroupResult push_group(std::uint64_t version, const Items& items,
-                                       std::span<const std::uint16_t> group, Timestamp now,
-                                       Waiting& waiting, bool refuse, Outcome* outcomes,
-                                       BufferAccess::Chain& evicted) noexcept
+  [[nodiscard]] GroupResult push_group(std::uint64_t version, const Items& items, Group group,
+                                       Timestamp now, Waiting& waiting, bool refuse,
+                                       Outcome* outcomes, BufferAccess::Chain& evicted) noexcept
       SHARD_EXCLUDES(producer_, pop_);
 
   /// After must_wait: sleeps until there may be room; false when the deadline has passed.
@@ -294,11 +306,6 @@ class ShardCore {
     return Verdict::accepted;
   }
 
-  /// The same after the ring was found full: lets the mode decide.
-  [[nodiscard]] SHARD_NOINLINE Verdict push_overflowing(std::uint64_t version, const Item& item,
-                                                        Timestamp now, Waiting& waiting) noexcept
-      SHARD_EXCLUDES(producer_, pop_);
-
   /// What the mode says of an event that does not fit: accepted if it may be pushed after
   /// evict_for(), else why not, counted.
   [[nodiscard]] Verdict decide_overflow(std::uint64_t cost, Waiting& waiting) noexcept
@@ -325,8 +332,8 @@ class ShardCore {
                               bool first) noexcept SHARD_REQUIRES(pop_);
   /// Calls `hold(batch, events, bytes, first)`, which is pop_hold() under the lock, until enough is popped.
   template <class PopHold>
-  static std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
-                                  const PopHold& hold);
+  std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
+                           const PopHold& hold);
 
   // Constant.
   const ShardId id_;

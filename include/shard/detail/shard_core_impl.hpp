@@ -88,8 +88,8 @@ void ShardCore<Platform>::evict_for(std::uint64_t cost, BufferAccess::Chain& evi
 }
 
 template <class Platform>
-Verdict ShardCore<Platform>::push_overflowing(std::uint64_t version, const Item& item,
-                                              Timestamp now, Waiting& waiting) noexcept {
+Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, Timestamp now,
+                                  Waiting& waiting) noexcept {
   BufferAccess::Chain evicted;  // outlives the locks: releasing a buffer runs the host's code
   const LockGuard lock(producer_);
   if (version < min_version_) {
@@ -134,18 +134,19 @@ Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
 template <class Platform>
 template <class Items>
 typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
-    std::uint64_t version, const Items& items, std::span<const std::uint16_t> group, Timestamp now,
-    Waiting& waiting, bool refuse, Outcome* outcomes, BufferAccess::Chain& evicted) noexcept {
+    std::uint64_t version, const Items& items, Group group, Timestamp now, Waiting& waiting,
+    bool refuse, Outcome* outcomes, BufferAccess::Chain& evicted) noexcept {
   const LockGuard lock(producer_);
   GroupResult result;
+  auto at = group.first;
   if (version < min_version_) {
     result.verdict = Verdict::stale;
+    result.rest = at;
     return result;
   }
 
-  std::array<Record, kEventsPerHold> records;  // built here, then pushed at once
+  std::array<Record, kEventsPerHold> records;  // put together here, then pushed at once
   std::size_t built = 0;
-  std::uint64_t copied = 0;
   const auto publish = [&]() SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (built != 0) {
       const auto turn = ring_->write_turn();
@@ -154,17 +155,14 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
       built = 0;
     }
   };
-  const auto settle = [&](Outcome outcome) {
-    if (outcomes != nullptr) {
-      outcomes[group[result.done]] = outcome;
-    }
-    ++result.done;
-  };
   const auto refuse_rest = [&](Outcome refusal) SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    count_refusal(refusal, group.size() - result.done);
-    while (result.done < group.size()) {
-      settle(refusal);
+    std::uint16_t refused = 0;
+    for (; at != kGroupEnd; at = group.next[at]) {
+      outcomes[at] = refusal;
+      ++refused;
     }
+    count_refusal(refusal, refused);
+    result.invalid = is_invalid(refusal) ? refused : std::uint16_t{0};
     result.refused = true;
   };
 
@@ -176,24 +174,25 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
     return result;
   }
 
-  while (result.done < group.size()) {
-    if (copied > kBytesPerHold) {
+  std::uint64_t copied = 0;
+  for (; at != kGroupEnd; at = group.next[at]) {
+    if (copied > kBytesPerHold) [[unlikely]] {
       result.verdict = Verdict::again;
       break;
     }
-    const Item item = items[group[result.done]];
     if (next_timestamp_ > Timestamp::max().nanoseconds) [[unlikely]] {
-      result.invalid = static_cast<std::uint16_t>(group.size() - result.done);
       refuse_rest(Outcome::timestamps_exhausted);
+      result.refused = false;  // the rest of the call gets this answer too, not the mode's
       break;
     }
+    const Item item = items[at];
     const auto room = measure(item);
     if (!has_room(room.cost, pushed() + built)) [[unlikely]] {
       publish();  // an eviction must find all that is older
       const auto decision = decide_overflow(room.cost, waiting);
       if (decision == verdict(Outcome::sampled_out)) {
-        settle(Outcome::
-                   sampled_out);  // the mode chooses single events, so the next has its own chance
+        outcomes[at] =
+            Outcome::sampled_out;  // this mode chooses single events: the next has its own chance
         continue;
       }
       if (!is_final(decision)) {
@@ -201,9 +200,9 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
         break;
       }
       if (decision != Verdict::accepted) {
-        const auto refusal = outcome(decision);
-        settle(refusal);  // decide_overflow() has counted this one
-        refuse_rest(refusal);
+        outcomes[at] = outcome(decision);  // decide_overflow() has counted this one
+        at = group.next[at];
+        refuse_rest(outcome(decision));
         break;
       }
       const LockGuard consumer(pop_);
@@ -211,10 +210,11 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
     }
     records[built++] = store(item, room, now);
     copied += room.place.held;
-    settle(Outcome::accepted);
+    outcomes[at] = Outcome::accepted;
     ++result.accepted;
   }
   publish();
+  result.rest = at;
   return result;
 }
 
@@ -239,9 +239,9 @@ void ShardCore<Platform>::release_records(std::size_t events, std::uint64_t cost
 template <class Platform>
 void ShardCore<Platform>::chain_if_owned(const Record& record,
                                          BufferAccess::Chain& chain) const noexcept {
-  if ((record.flags & Record::kOwned) != 0) {
+  if (record.has(Record::kOwned)) {
     BufferAccess::Node* node = nullptr;
-    std::memcpy(&node, arena_.at(record.offset) + record.prefix() - sizeof node, sizeof node);
+    std::memcpy(&node, arena_.at(record.offset()) + record.prefix() - sizeof node, sizeof node);
     chain.add(node);
   }
 }
@@ -256,6 +256,8 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
     return hold;
   }
   const auto turn = ring_->read_turn();
+  // What an earlier pop or eviction has left staged says nothing of what the ring holds behind it.
+  const bool leftover = stage_begin_ != stage_end_;
   const auto records = staged(turn);
   const auto room_bytes = EventBatchAccess::byte_room(out);
   const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out)});
@@ -272,7 +274,7 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
   for (; hold.events < limit; ++hold.events) {
     const auto& record = records[hold.events];
     const auto block = record.block();
-    if (hold.payload_bytes + record.size > max_bytes && !(first && hold.events == 0)) {
+    if (hold.payload_bytes + record.size() > max_bytes && !(first && hold.events == 0)) {
       break;
     }
     if (room_used + block > room_bytes) {
@@ -282,16 +284,15 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
     if (room_used > kBytesPerHold) {
       break;
     }
-    if (run_count == 0 || runs[run_count - 1].end != record.offset) {
-      runs[run_count++] = {record.offset, record.offset};
+    if (run_count == 0 || runs[run_count - 1].end != record.offset()) {
+      runs[run_count++] = {record.offset(), record.offset()};
     }
     runs[run_count - 1].end += block;
     room_used += block;
     cost += record.cost();
-    hold.payload_bytes += record.size;
+    hold.payload_bytes += record.size();
   }
-  hold.more =
-      hold.events == limit ? records.size() == kEventsPerHold || limit < records.size() : true;
+  hold.more = leftover || hold.events < records.size() || records.size() == kEventsPerHold;
   if (hold.events == 0) {
     return hold;
   }
@@ -301,7 +302,7 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
   for (std::size_t run = 0; run < run_count; ++run) {
     const auto [begin, end] = runs[run];
     const auto start = EventBatchAccess::append_run(out, arena_.at(begin), end - begin);
-    for (auto at = begin; next < hold.events && records[next].offset == at; ++next) {
+    for (auto at = begin; next < hold.events && records[next].offset() == at; ++next) {
       const auto& record = records[next];
       EventBatchAccess::append_event(out, record, id_.value, sequence++, start + (at - begin));
       at += record.block();
@@ -317,6 +318,9 @@ template <class Platform>
 template <class PopHold>
 std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_events,
                                               std::size_t max_bytes, const PopHold& hold_once) {
+  // All that is queued now is no more than what fits. Without this bound a call would go on for as long as
+  // producers keep pace with it.
+  max_events = std::min<std::size_t>(max_events, usable_);
   std::size_t popped = 0;
   std::uint64_t bytes = 0;
   std::size_t room = kBytesPerHold;
@@ -330,7 +334,7 @@ std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_e
       break;
     }
     room = std::max(kBytesPerHold, hold.room_needed);
-    if (!hold.more || bytes >= max_bytes) {
+    if (!hold.more || bytes > max_bytes) {
       break;
     }
   }
