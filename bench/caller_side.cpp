@@ -1,10 +1,10 @@
 // What an ingest call costs its caller: hash, route, stamp and copy of 64-byte payloads on shards with room.
 // One thread fills, untimed drains in between; subjects and peers in turn.
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 
 #include "shard/manager.hpp"
+#include "support/payloads.hpp"
 #include "support/peers.hpp"
 #include "support/rounds.hpp"
 
@@ -16,21 +16,9 @@ constexpr std::size_t kFill = 8'192;  // events between two drains; half of what
 constexpr std::size_t kShards = 4;
 constexpr std::size_t kCapacity = 16'384;
 
-struct Payloads {
-  Payloads() : text(kFill * kPayload, ' '), views(kFill) {
-    for (std::size_t i = 0; i < kFill; ++i) {
-      const std::uint64_t mixed = (i + 1) * 0x9E3779B97F4A7C15U;
-      std::memcpy(text.data() + i * kPayload, &mixed, sizeof mixed);
-      views[i] = shard::Bytes(std::string_view(text).substr(i * kPayload, kPayload));
-    }
-  }
-  std::string text;
-  std::vector<shard::Bytes> views;
-};
-
 /// Nanoseconds per event of `ingest_all(views)`, with `drain()` untimed after each fill.
 template <class IngestAll, class Drain>
-bench::Nanoseconds timed_fills(const Payloads& payloads, int fills, IngestAll ingest_all,
+bench::Nanoseconds timed_fills(const bench::Payloads& payloads, int fills, IngestAll ingest_all,
                                Drain drain) {
   std::chrono::duration<double, std::nano> total{0};
   for (int fill = 0; fill < fills; ++fill) {
@@ -73,7 +61,7 @@ auto in_batches(Ingest ingest) {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 11;
   const int fills = argc > 2 ? std::atoi(argv[2]) : 100;
-  const Payloads payloads;
+  const bench::Payloads payloads(kPayload, kFill);
 
   const shard::ManagerOptions options{.shards = kShards, .ring_capacity = kCapacity};
   shard::Manager manager{options};
