@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "shard/json.hpp"
+
 namespace shard {
 
 namespace {
@@ -145,13 +147,11 @@ ManagerOptions manager_options_from_json(const json& json) {
 }
 
 ManagerOptions parse_manager_options(std::string_view text) {
-  json parsed;
-  try {
-    parsed = json::parse(text.begin(), text.end());
-  } catch (const json::exception& error) {
-    throw ConfigError("", error.what(), "valid JSON");
+  const auto parsed = parse_json(text);
+  if (!parsed) {
+    throw ConfigError("", parsed.error().message, "valid JSON");
   }
-  return manager_options_from_json(parsed);
+  return manager_options_from_json(*parsed);
 }
 
 void to_json(json& json, const ManagerOptions& options) {

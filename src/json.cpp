@@ -9,7 +9,12 @@ namespace shard {
 Result<nlohmann::json, JsonError> parse_json(Bytes payload) {
   const auto text = payload.text();
   try {
-    return nlohmann::json::parse(text.begin(), text.end());
+    auto value = nlohmann::json::parse(text.begin(), text.end());
+    // The JSON library takes a NUL byte for the end of the text and would not look behind it.
+    if (const auto nul = text.find('\0'); nul != std::string_view::npos) {
+      return Unexpected{JsonError{"a NUL byte is no JSON", nul + 1}};
+    }
+    return value;
   } catch (const nlohmann::json::parse_error& error) {
     return Unexpected{JsonError{error.what(), error.byte}};
   } catch (const nlohmann::json::exception& error) {

@@ -20,7 +20,8 @@ void wait_for(Shared& shared, int wanted) {
     if (shared.ready.load() >= wanted) {
       return;
     }
-    require(shared.count.wait_until(ticket, shared.clock, Timestamp::max()), "there is no deadline");
+    require(shared.count.wait_until(ticket, shared.clock, Timestamp::max()),
+            "there is no deadline");
   }
 }
 
@@ -38,7 +39,6 @@ TEST_CASE("who waits on an event count is woken by what happens after prepare()"
     });
     INFO(found);
     CHECK(found.passed());
-    WARN(found);
   }
   SECTION("two waiters for different conditions, one notifier") {
     const auto found = explore({.preemptions = 3}, [](Execution& run) {
@@ -54,7 +54,6 @@ TEST_CASE("who waits on an event count is woken by what happens after prepare()"
     });
     INFO(found);
     CHECK(found.passed());
-    WARN(found);
   }
   SECTION("one waiter, two notifiers") {
     const auto found = explore({.preemptions = 3}, [](Execution& run) {
@@ -69,7 +68,6 @@ TEST_CASE("who waits on an event count is woken by what happens after prepare()"
     });
     INFO(found);
     CHECK(found.passed());
-    WARN(found);
   }
 }
 

@@ -64,6 +64,7 @@ class Explorer {
   [[nodiscard]] const detail::Store* own_store(const void* word) const noexcept;
   void traced(std::uint64_t value) noexcept { trace_.back().value = value; }
   void relax() noexcept;
+  void give_way() noexcept;
   bool park(const void* word, const std::function<bool()>& holds, const Clock* clock,
             Timestamp deadline) noexcept;
   void unpark(const void* word, bool all) noexcept;
@@ -81,7 +82,7 @@ class Explorer {
     State state = State::ended;
     const void* word = nullptr;        ///< where it is parked
     std::optional<std::uint64_t> due;  ///< until when
-    bool started = false;  ///< has done a step
+    bool started = false;              ///< has done a step
     bool spinning = false;
     unsigned spins = 0;
     bool quit = false;
@@ -103,7 +104,7 @@ class Explorer {
   };
   enum class Switch : std::uint8_t { preemption, free, forced };
 
-  void work(Thread& self) noexcept;
+  void work(Thread& self, std::size_t index) noexcept;
   void run_once();
   [[nodiscard]] bool next_schedule();
   [[nodiscard]] std::size_t choose(std::size_t count) noexcept;
@@ -146,7 +147,9 @@ constinit thread_local std::size_t t_index = 0;
 /// One exploration runs at a time.
 std::atomic<Explorer*> g_explorer{nullptr};
 
-std::string name_of(std::size_t thread) { return {static_cast<char>('A' + static_cast<char>(thread))}; }
+std::string name_of(std::size_t thread) {
+  return {static_cast<char>('A' + static_cast<char>(thread))};
+}
 
 void fail_on_misuse(const char* what) {
   if (t_explorer != nullptr) {
@@ -163,8 +166,7 @@ std::size_t Explorer::index_of(const Thread& thread) const noexcept {
   return static_cast<std::size_t>(found - threads_.begin());
 }
 
-void Explorer::work(Thread& self) noexcept {
-  const auto index = index_of(self);
+void Explorer::work(Thread& self, std::size_t index) noexcept {
   for (;;) {
     self.baton.take();
     if (self.quit) {
@@ -286,7 +288,8 @@ void Explorer::end_execution() noexcept {
   for (const auto& thread : threads_) {
     show_all_stores(*thread);
     if (thread->state == State::parked) {
-      parked += std::string(count++ == 0 ? "" : " and ") + name_of(index_of(*thread));
+      parked += count++ == 0 ? "" : " and ";
+      parked += name_of(index_of(*thread));
     }
   }
   if (count != 0) {
@@ -296,19 +299,21 @@ void Explorer::end_execution() noexcept {
 }
 
 void Explorer::count_step(const char* what, const void* word) noexcept {
+  // A thread that spins sees the same again and again: once is enough to tell.
   const bool again = threads_[t_index]->spinning && !trace_.empty() &&
                      trace_.back().thread == t_index && trace_.back().word == word;
-  if (!again) {
-    trace_.push_back({t_index, what, word, 0});
+  if (again) {
+    return;
   }
+  trace_.push_back({t_index, what, word, 0});
   if (++steps_ > bounds_.steps) {
     fail("no end after " + std::to_string(bounds_.steps) + " steps: a thread spins");
   }
 }
 
 void Explorer::step(detail::Step kind, const void* word) noexcept {
-  static constexpr std::array<const char*, 7> kNames{"load",   "store",  "ordered store", "modify",
-                                                    "park",   "unpark", "barrier"};
+  static constexpr std::array<const char*, 7> kNames{"load", "store",  "ordered store", "modify",
+                                                     "park", "unpark", "barrier"};
   auto& self = *threads_[t_index];
   if (kind != detail::Step::load) {
     self.spinning = false;
@@ -355,10 +360,15 @@ void Explorer::relax() noexcept {
     self.spins = 0;
     reschedule(&self, Switch::free);
   } else if (++self.spins == kSpins) {
-    self.spinning = false;
-    reschedule(&self, Switch::forced);  // it waits for somebody, however long
+    give_way();  // it waits for somebody, however long
   }
-  count_step("relax", nullptr);
+}
+
+void Explorer::give_way() noexcept {
+  auto& self = *threads_[t_index];
+  self.spinning = false;
+  reschedule(&self, Switch::forced);
+  count_step("give way", nullptr);
 }
 
 bool Explorer::park(const void* word, const std::function<bool()>& holds, const Clock* clock,
@@ -419,9 +429,9 @@ void Explorer::run_once() {
     scenario_(*execution_);
     const auto count = execution_->bodies_.size();
     while (threads_.size() < count) {
-      threads_.push_back(std::make_unique<Thread>());
-      auto& thread = *threads_.back();
-      thread.worker = std::thread([this, &thread] { work(thread); });
+      const auto index = threads_.size();
+      auto& thread = *threads_.emplace_back(std::make_unique<Thread>());
+      thread.worker = std::thread([this, &thread, index] { work(thread, index); });
     }
     for (std::size_t i = 0; i < count; ++i) {
       threads_[i]->body = std::move(execution_->bodies_[i]);
@@ -493,7 +503,10 @@ std::string Explorer::schedule() const {
   std::string text;
   for (std::size_t i = 0; i < std::min(position_, path_.size()); ++i) {
     if (path_[i].chosen != 0) {
-      text += (text.empty() ? "" : " ") + std::to_string(i) + ":" + std::to_string(path_[i].chosen);
+      text += text.empty() ? "" : " ";
+      text += std::to_string(i);
+      text += ':';
+      text += std::to_string(path_[i].chosen);
     }
   }
   return text.empty() ? "0:0" : text;
@@ -523,8 +536,8 @@ std::string Explorer::trace() const {
       word = words.insert(words.end(), entry.word);
     }
     if (i + kShown >= trace_.size()) {
-      text << name_of(entry.thread) << ' ' << entry.what << " w"
-           << word - words.begin() << " = " << entry.value << '\n';
+      text << name_of(entry.thread) << ' ' << entry.what << " w" << word - words.begin() << " = "
+           << entry.value << '\n';
     }
   }
   return text.str();
@@ -534,7 +547,8 @@ std::ostream& operator<<(std::ostream& out, const Exploration& exploration) {
   out << exploration.executions << " executions of up to " << exploration.steps << " steps"
       << (exploration.complete ? ", all within the bounds" : "");
   if (!exploration.failure.empty()) {
-    out << "\n" << exploration.failure << "\nschedule: " << exploration.schedule << "\n"
+    out << "\n"
+        << exploration.failure << "\nschedule: " << exploration.schedule << "\n"
         << exploration.trace;
   }
   return out;
@@ -559,6 +573,12 @@ void require(bool condition, std::string_view what) {
       t_explorer->fail(std::string(what));
     }
     throw Failed{std::string(what)};
+  }
+}
+
+void give_way() noexcept {
+  if (t_explorer != nullptr) {
+    t_explorer->give_way();
   }
 }
 

@@ -75,7 +75,7 @@ TEST_CASE("the explorer finds threads that park for ever") {
 }
 
 TEST_CASE("the explorer finds a thread that spins for what nobody does") {
-  const auto found = explore({}, [](Execution& run) {
+  const auto found = explore({.steps = 100}, [](Execution& run) {
     auto& word = run.make<Word>(0U);
     run.thread([&] {
       while (word.load() == 0) {
@@ -123,8 +123,8 @@ TEST_CASE("time passes when nobody can go on, and before that as often as the bo
   };
   for (const unsigned timeouts : {0U, 1U}) {
     bool early = false;
-    const auto found = explore({.timeouts = timeouts},
-                               [&](Execution& run) { scenario(early, run); });
+    const auto found =
+        explore({.timeouts = timeouts}, [&](Execution& run) { scenario(early, run); });
     INFO(found);
     CHECK(found.passed());
     CHECK(early == (timeouts == 1));

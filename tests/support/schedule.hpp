@@ -33,10 +33,11 @@
 /// preemption; their number in one execution is bounded, and everything else that is left open by the
 /// platform (who goes on when a thread parks or ends, whom unpark_one() wakes) is tried without a bound.
 ///
-/// Memory is sequentially consistent, unless Bounds::delayed_stores allows for the one thing that x86 does
-/// beyond it: a store that is not sequentially consistent may become visible to others late, in the order of the
-/// stores. Weaker orders than that are the part of ThreadSanitizer and of the arguments beside each access.
-/// Accesses to anything but ScheduledAtomic belong to the step before them.
+/// Memory is sequentially consistent, unless Bounds::delayed_stores allows for the one thing that x86 does beyond
+/// it: a store that is not sequentially consistent may become visible to others late, in the order of the stores.
+/// (What is no ScheduledAtomic is never late, so that is for protocols without a ring.) Weaker orders than that are
+/// the part of ThreadSanitizer and of the arguments beside each access. Accesses to anything but ScheduledAtomic
+/// belong to the step before them.
 ///
 /// A thread that calls relax() spins: others may go on freely there, and then its loads run without
 /// interruption until it does anything else. Reading the same again changes nothing, so no behaviour
@@ -70,8 +71,9 @@ struct Exploration {
   std::size_t steps = 0;  ///< of the longest execution
   bool complete = false;  ///< all schedules within the bounds were run
   std::string failure;    ///< what went wrong; empty if nothing did
-  std::string schedule;   ///< of the failure: the choices that are not the first one, for Bounds::replay
-  std::string trace;      ///< of the failure: the last steps
+  std::string
+      schedule;  ///< of the failure: the choices that are not the first one, for Bounds::replay
+  std::string trace;  ///< of the failure: the last steps
 
   [[nodiscard]] bool passed() const noexcept { return complete && failure.empty(); }
 };
@@ -113,6 +115,22 @@ class Execution {
 
 /// Ends the exploration with this failure unless `condition` holds. In a thread it does not return then.
 void require(bool condition, std::string_view what);
+
+/// Lets another thread go on, if one can: for a thread of a scenario that polls.
+void give_way() noexcept;
+
+/// One preemption less where a sanitizer makes each execution several times slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr unsigned kFewer = 1;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+inline constexpr unsigned kFewer = 1;
+#else
+inline constexpr unsigned kFewer = 0;
+#endif
+#else
+inline constexpr unsigned kFewer = 0;
+#endif
 
 /// The logical thread that runs, from 0; -1 outside of the threads of a scenario.
 [[nodiscard]] int current_thread() noexcept;
@@ -166,10 +184,10 @@ class ScheduledAtomic {
     const bool ordered = order == std::memory_order_seq_cst;
     detail::step(ordered ? detail::Step::ordered_store : detail::Step::store, this);
     seen(value);
-    const detail::Store store{this, static_cast<std::uint64_t>(value),
-                              [](void* word, std::uint64_t stored) noexcept {
-                                static_cast<ScheduledAtomic*>(word)->value_ = static_cast<T>(stored);
-                              }};
+    const detail::Store store{
+        this, static_cast<std::uint64_t>(value), [](void* word, std::uint64_t stored) noexcept {
+          static_cast<ScheduledAtomic*>(word)->value_ = static_cast<T>(stored);
+        }};
     if (ordered || !detail::delay_store(store)) {
       value_ = value;
     }
@@ -228,7 +246,8 @@ struct ScheduledPlatform {
   }
   static bool park_until(const Word& word, std::uint32_t expected, const Clock& clock,
                          Timestamp deadline) noexcept {
-    return detail::park(&word, [&] { return word.peek() == expected; }, &clock, deadline);
+    return detail::park(
+        &word, [&] { return word.peek() == expected; }, &clock, deadline);
   }
   static void unpark_one(const Word& word) noexcept { detail::unpark(&word, false); }
   static void unpark_all(const Word& word) noexcept { detail::unpark(&word, true); }

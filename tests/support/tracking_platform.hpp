@@ -11,6 +11,14 @@ namespace shard_test {
 /// How many of the library's locks this thread holds.
 inline constinit thread_local int t_locks_held = 0;
 
+/// Called when this thread has given back the last of them; so a test acts between two holds of a lock.
+using Hook = void (*)();
+inline constinit thread_local Hook t_on_unlock = nullptr;
+
+inline void unlocked() {
+  if (--t_locks_held == 0 && t_on_unlock != nullptr) t_on_unlock();
+}
+
 /// Knows a mutex by how it uses its word: 0 is free, whoever turns it from 0 takes the lock, whoever writes 0
 /// gives it back. Event counts use none of these operations.
 template <class T>
@@ -23,14 +31,14 @@ struct TrackedAtomic<std::uint32_t> : std::atomic<std::uint32_t> {
   using Base::Base;
 
   void store(std::uint32_t value, std::memory_order order = std::memory_order_seq_cst) noexcept {
-    t_locks_held -= value == 0 ? 1 : 0;
     Base::store(value, order);
+    if (value == 0) unlocked();
   }
   std::uint32_t exchange(std::uint32_t value,
                          std::memory_order order = std::memory_order_seq_cst) noexcept {
     const auto before = Base::exchange(value, order);
     t_locks_held += value != 0 && before == 0 ? 1 : 0;
-    t_locks_held -= value == 0 ? 1 : 0;
+    if (value == 0) unlocked();
     return before;
   }
   template <class... Orders>

@@ -357,8 +357,7 @@ TEST_CASE("after a shard's first refusal a batch call refuses the rest of its gr
   Manager manager(options);
 
   // The first shard has room for small events, but not for the large one at the head of its group.
-  const auto fillers =
-      payloads_for(manager, ShardId{0}, 4, std::string(16'000, 'f'));
+  const auto fillers = payloads_for(manager, ShardId{0}, 4, std::string(16'000, 'f'));
   Tally tally;
   for (const auto& filler : fillers) {
     REQUIRE(tally.saw(manager.ingest(filler)) == Outcome::accepted);
@@ -403,10 +402,8 @@ TEST_CASE("an invalid event in a batch is no refusal of its shard's group", "[R-
   const std::array<Bytes, 3> payloads{"one", too_large, "two"};
   std::array<Outcome, 3> outcomes{};
   CHECK(door.manager.ingest_batch(payloads, outcomes) == 2);
-  CHECK(outcomes ==
-        std::array{Outcome::accepted, Outcome::payload_too_large, Outcome::accepted});
-  CHECK(door.manager.ledger() ==
-        shard::Ledger{.accepted = 2, .rejected_invalid = 1, .queued = 2});
+  CHECK(outcomes == std::array{Outcome::accepted, Outcome::payload_too_large, Outcome::accepted});
+  CHECK(door.manager.ledger() == shard::Ledger{.accepted = 2, .rejected_invalid = 1, .queued = 2});
   CHECK(drain(door.handle) == std::vector<std::string>{"one", "two"});
 }
 
@@ -446,8 +443,7 @@ TEST_CASE("a batch call without a place for outcomes counts the same", "[R-C5]")
   const std::vector<Bytes> payloads(5, Bytes{"x"});
   CHECK(door.manager.ingest_batch(payloads) == 3);
   CHECK(door.producer.ingest_batch(payloads) == 0);
-  CHECK(door.manager.ledger() ==
-        shard::Ledger{.accepted = 3, .dropped_newest = 7, .queued = 3});
+  CHECK(door.manager.ledger() == shard::Ledger{.accepted = 3, .dropped_newest = 7, .queued = 3});
 }
 
 TEST_CASE("an empty batch call does nothing", "[R-C5]") {

@@ -125,7 +125,8 @@ TEST_CASE("room that cannot be had leaves the batch as it was", "[R-A8]") {
   queue.shard.pop_batch_into(batch);
   CHECK_THROWS_AS(batch.reserve_more(kTooMuch, 0), std::bad_alloc);
   CHECK_THROWS_AS(batch.reserve_more(0, kTooMuch), std::bad_alloc);
-  CHECK_THROWS_AS(batch.reserve_more(1000, kTooMuch / 2), std::bad_alloc);
+  CHECK_THROWS_AS(batch.reserve_more(1000, kTooMuch), std::bad_alloc);
+  CHECK_THROWS_AS(batch.reserve_more(kTooMuch / 2, 0), std::bad_alloc);
   CHECK(texts(batch) == std::vector<std::string>{"0", "1"});
 }
 

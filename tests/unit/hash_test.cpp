@@ -19,8 +19,6 @@ TEST_CASE(
     CHECK(hasher.seed() == seed);
     std::vector<std::byte> secret(XXH3_SECRET_DEFAULT_SIZE);
     XXH3_generateSecret_fromSeed(secret.data(), seed);
-    std::vector<std::byte> secret(XXH3_SECRET_DEFAULT_SIZE);
-    XXH3_generateSecret_fromSeed(secret.data(), seed);
     std::size_t different = 0;
     for (std::size_t size = 0; size <= bytes.size(); ++size) {
       const shard::Bytes view(reinterpret_cast<const std::byte*>(bytes.data()), size);

@@ -41,7 +41,7 @@ void ShardCore<Platform>::count_refusal(Outcome refusal, std::uint64_t events) n
 
 template <class Platform>
 Verdict ShardCore<Platform>::decide_overflow(std::uint64_t cost, Waiting& waiting) noexcept {
-  const auto refuse = [&](Outcome refusal) {
+  const auto refuse = [&](Outcome refusal) SHARD_NO_THREAD_SAFETY_ANALYSIS {
     count_refusal(refusal, 1);
     return verdict(refusal);
   };
@@ -322,6 +322,17 @@ std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_e
   // producers keep pace with it.
   max_events = std::min<std::size_t>(max_events, usable_);
   std::size_t popped = 0;
+  // Wakes who waits for room, once per pass; also when `out` cannot grow after a hold has made some.
+  struct Notify {
+    ShardCore& shard;
+    const std::size_t& popped;
+    ~Notify() {
+      if (popped != 0 && shard.backpressure_.mode == BackpressureMode::block) {
+        shard.space_.notify_all();
+      }
+    }
+  };
+  const Notify notify{*this, popped};
   std::uint64_t bytes = 0;
   std::size_t room = kBytesPerHold;
   while (popped < max_events) {
@@ -344,29 +355,21 @@ std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_e
 template <class Platform>
 std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
                                      std::size_t max_bytes) {
-  const auto popped =
-      pop_in_holds(out, max_events, max_bytes,
-                   [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
-                     const LockGuard lock(pop_);
-                     return pop_hold(batch, events, bytes, first);
-                   });
-  if (popped != 0 && backpressure_.mode == BackpressureMode::block) {
-    space_.notify_all();
-  }
-  return popped;
+  return pop_in_holds(
+      out, max_events, max_bytes,
+      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
+        const LockGuard lock(pop_);
+        return pop_hold(batch, events, bytes, first);
+      });
 }
 
 template <class Platform>
 std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_events,
                                             std::size_t max_bytes) {
-  const auto popped = pop_in_holds(
+  return pop_in_holds(
       out, max_events, max_bytes,
       [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
           SHARD_NO_THREAD_SAFETY_ANALYSIS { return pop_hold(batch, events, bytes, first); });
-  if (popped != 0 && backpressure_.mode == BackpressureMode::block) {
-    space_.notify_all();
-  }
-  return popped;
 }
 
 // ---------------------------------------------------------------------------------- closing, counts
