@@ -30,6 +30,10 @@ int main(int argc, char** argv) {
     options.ring_capacity = 64;
     options.backpressure = shard::Backpressure::drop_oldest();
   }
+  if (way == "single_balanced" || way == "single_keyed") {
+    options.scaling.emplace();
+    options.routing = way == "single_keyed" ? shard::Routing::keyed : shard::Routing::balanced;
+  }
   shard::Manager manager{options};
   auto producer = manager.producer();
   bench::HandMade<bench::SpinLock, 64> hand_made(4, options.ring_capacity);
@@ -54,7 +58,7 @@ int main(int argc, char** argv) {
     };
   };
   const auto ok = [](shard::Outcome outcome) { return outcome == shard::Outcome::accepted; };
-  if (way == "single" || way == "drop_oldest_full") {
+  if (way.starts_with("single") || way == "drop_oldest_full") {
     each([&manager, ok](shard::Bytes view) { return ok(manager.ingest(view)); });
   } else if (way == "producer_handle") {
     each([&](shard::Bytes view) { return ok(producer.ingest(view)); });

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
-#include <limits>
 #include <string>
-#include <utility>
-#include <vector>
+
+#include "object_reader.hpp"
 
 #include "shard/json.hpp"
 
@@ -14,82 +12,13 @@ namespace shard {
 
 namespace {
 
+using detail::ObjectReader;
+using detail::shown;
 using nlohmann::json;
 
 constexpr std::array kModes{BackpressureMode::drop_newest, BackpressureMode::drop_oldest,
                             BackpressureMode::fail_producer, BackpressureMode::sample,
                             BackpressureMode::block};
-
-/// The value as it would be written, cut to a length for a message. Never throws for bad UTF-8.
-std::string shown(const json& value) {
-  if (value.is_structured()) {  // it may be nested deeper than dump(), which recurses, has stack
-    return value.is_array() ? "an array" : "an object";
-  }
-  auto text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > 80) {
-    text.resize(77);
-    text += "...";
-  }
-  return text;
-}
-
-/// Reads the members of one object. Every key that is asked for is known; finish() refuses the others.
-class ObjectReader {
- public:
-  ObjectReader(const json& object, std::string pointer)
-      : object_(object), pointer_(std::move(pointer)) {
-    if (!object.is_object()) {
-      throw ConfigError(pointer_, shown(object), "an object");
-    }
-  }
-
-  /// The member of that name, or nullptr.
-  const json* find(const std::string& name) {
-    known_.push_back(name);
-    const auto found = object_.find(name);
-    return found == object_.end() ? nullptr : &*found;
-  }
-
-  [[nodiscard]] std::string place(const std::string& name) const {
-    return pointer_ + "/" + json::json_pointer{}.operator/=(name).to_string().substr(1);
-  }
-
-  template <class Integer>
-  void read(const std::string& name, Integer& into) {
-    if (const json* value = find(name)) {
-      into = integer<Integer>(name, *value);
-    }
-  }
-
-  template <class Integer>
-  [[nodiscard]] Integer integer(const std::string& name, const json& value) const {
-    constexpr auto kHighest = static_cast<std::uint64_t>(std::numeric_limits<Integer>::max());
-    // A number that was parsed and is not negative is unsigned; one that was made in C++ may be signed.
-    const bool unfit = !value.is_number_unsigned() &&
-                          (!value.is_number_integer() || value.get<std::int64_t>() < 0);
-    if (unfit || value.get<std::uint64_t>() > kHighest) {
-      throw ConfigError(place(name), shown(value), "an integer, 0 .. " + std::to_string(kHighest));
-    }
-    return static_cast<Integer>(value.get<std::uint64_t>());
-  }
-
-  void finish() const {
-    for (const auto& [name, value] : object_.items()) {
-      if (std::find(known_.begin(), known_.end(), name) == known_.end()) {
-        std::string names;
-        for (const auto& known : known_) {
-          names.append(names.empty() ? "" : ", ").append(known);
-        }
-        throw ConfigError(place(name), shown(value), "absent: the keys here are " + names);
-      }
-    }
-  }
-
- private:
-  const json& object_;
-  std::string pointer_;
-  std::vector<std::string> known_;
-};
 
 Backpressure read_backpressure(const json& value) {
   ObjectReader reader(value, "/backpressure");

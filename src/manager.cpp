@@ -5,6 +5,8 @@
 namespace shard {
 
 template class SHARD_EXPORT detail::ShardCore<detail::SystemPlatform>;
+template class SHARD_EXPORT detail::Scaler<detail::SystemPlatform>;
+template class SHARD_EXPORT detail::Topology<detail::SystemPlatform>;
 template class SHARD_EXPORT detail::ManagerCore<detail::SystemPlatform>;
 template class SHARD_EXPORT BasicManager<detail::SystemPlatform>;
 

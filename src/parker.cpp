@@ -135,8 +135,8 @@ bool SystemPlatform::enable_process_barrier() noexcept {
   return enabled;
 }
 
-void SystemPlatform::process_barrier() noexcept {
-  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);  // cannot fail once registered
+bool SystemPlatform::process_barrier() noexcept {
+  return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 #else
@@ -151,7 +151,7 @@ bool SystemPlatform::park_until(const Word& word, std::uint32_t expected, const 
 void SystemPlatform::unpark_one(const Word& word) noexcept { PortableParker::unpark_all(word); }
 void SystemPlatform::unpark_all(const Word& word) noexcept { PortableParker::unpark_all(word); }
 bool SystemPlatform::enable_process_barrier() noexcept { return false; }
-void SystemPlatform::process_barrier() noexcept {}
+bool SystemPlatform::process_barrier() noexcept { return false; }
 
 #endif
 

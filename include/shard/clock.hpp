@@ -27,9 +27,11 @@ class SHARD_EXPORT TimeSource {
 
 /// Tells the nanoseconds since it was made (the epoch).
 ///
-/// On x86-64 it reads the time stamp counter, where that is invariant and agreed with the monotonic
-/// clock within kAgreement over a calibration of about two milliseconds (once per process, when the
-/// first clock is made); otherwise it reads std::chrono::steady_clock.
+/// On x86-64 it reads the time stamp counter, where that is invariant and the two halves of a calibration
+/// against the monotonic clock, of a millisecond each, agree within kAgreement plus the 200 ns that
+/// reading both takes (once per process, when the first clock is made); otherwise it reads
+/// std::chrono::steady_clock. The rate is not adjusted later: it is as good as the calibration, some tens of
+/// parts in a million, and does not follow the slewing of the system's clock.
 ///
 /// Threads:  any, at once. Never allocates, no system call with the counter.
 /// Cost:     about 10 ns with the counter, 25 ns without.

@@ -30,26 +30,34 @@ struct RawEvent {
   SourceIdentity source;
   std::uint64_t hash = 0;  ///< of the key if there is one, else of the payload; see Manager::hash()
   std::uint64_t seed = 0;  ///< the seed of that hash
+  bool has_hash = false;   ///< without one a manager makes it
   bool has_key = false;
   bool has_source = false;
+
+  /// An event that was not hashed yet.
+  [[nodiscard]] static RawEvent of(Bytes payload) noexcept {
+    RawEvent event;
+    event.payload = payload;
+    return event;
+  }
 
   /// \param hash  as Manager::hash() makes it, of the key if one is added, else of the payload
   [[nodiscard]] static RawEvent with_hash(Bytes payload, std::uint64_t hash,
                                           std::uint64_t seed) noexcept {
-    RawEvent event;
-    event.payload = payload;
+    auto event = of(payload);
     event.hash = hash;
     event.seed = seed;
+    event.has_hash = true;
     return event;
   }
 
-  /// The same event with a key. The hash must be of that key.
-  [[nodiscard]] RawEvent& with(Key with_key) noexcept {
+  /// The same event with a key; a hash that it has must be of that key.
+  RawEvent& with(Key with_key) noexcept {
     key = with_key.bytes;
     has_key = true;
     return *this;
   }
-  [[nodiscard]] RawEvent& with(SourceIdentity identity) noexcept {
+  RawEvent& with(SourceIdentity identity) noexcept {
     source = identity;
     has_source = true;
     return *this;

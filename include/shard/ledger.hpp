@@ -78,7 +78,7 @@ struct Stats {
 };
 
 /// Sums over the batches that a consumer has reported with Shard::record_batch_dispatch(), all of one
-/// moment. They wrap after 2^64, which for the latency are 584 years.
+/// moment. The latencies add up to 292 years at most.
 struct DispatchStats {
   std::uint64_t batches = 0;
   std::uint64_t events = 0;

@@ -21,7 +21,7 @@
 
 namespace shard {
 
-/// Takes events from many threads into a fixed number of shards, from which they are popped in batches.
+/// Takes events from many threads into shards, from which they are popped in batches.
 ///
 ///     shard::Manager manager{{.shards = 4, .backpressure = shard::Backpressure::drop_oldest()}};
 ///     manager.ingest(R"({"temperature": 21.5})", shard::Key{"sensor-7"});
@@ -56,23 +56,26 @@ class BasicManager {
     return core_->admit_by_hash(detail::Item{payload, {}, {}}, core_->hasher(payload));
   }
   Outcome ingest(Bytes payload, Key key) noexcept {
-    return ingest_raw(raw_event(RawEvent::with_hash(payload, 0, 0).with(key)));
+    return ingest_raw(raw_event(RawEvent::of(payload).with(key)));
   }
   Outcome ingest(Bytes payload, SourceIdentity source) noexcept {
-    return ingest_raw(raw_event(RawEvent::with_hash(payload, 0, 0).with(source)));
+    return ingest_raw(raw_event(RawEvent::of(payload).with(source)));
   }
   Outcome ingest(Bytes payload, Key key, SourceIdentity source) noexcept {
-    return ingest_raw(raw_event(RawEvent::with_hash(payload, 0, 0).with(key).with(source)));
+    return ingest_raw(raw_event(RawEvent::of(payload).with(key).with(source)));
   }
 
   /// The same for a payload that owns its bytes: it is moved through, not copied. If the event is not
   /// accepted `payload` still has it, else it is empty.
   Outcome ingest(Buffer&& payload) noexcept { return ingest_owned(payload, {}); }
   Outcome ingest(Buffer&& payload, Key key) noexcept {
-    return ingest_owned(payload, RawEvent{}.with(key));
+    return ingest_owned(payload, RawEvent::of({}).with(key));
+  }
+  Outcome ingest(Buffer&& payload, SourceIdentity source) noexcept {
+    return ingest_owned(payload, RawEvent::of({}).with(source));
   }
   Outcome ingest(Buffer&& payload, Key key, SourceIdentity source) noexcept {
-    return ingest_owned(payload, RawEvent{}.with(key).with(source));
+    return ingest_owned(payload, RawEvent::of({}).with(key).with(source));
   }
 
   /// Takes an event in whose hash is known; one that was hashed with another seed is hashed again.
@@ -98,10 +101,10 @@ class BasicManager {
 
   /// An event hashed with this manager's seed, for ingest_raw() and ingest_raw_batch().
   [[nodiscard]] RawEvent raw_event(Bytes payload) const noexcept {
-    return raw_event(RawEvent::with_hash(payload, 0, 0));
+    return raw_event(RawEvent::of(payload));
   }
   [[nodiscard]] RawEvent raw_event(Bytes payload, Key key) const noexcept {
-    return raw_event(RawEvent::with_hash(payload, 0, 0).with(key));
+    return raw_event(RawEvent::of(payload).with(key));
   }
   /// The given event with its hash set right.
   [[nodiscard]] RawEvent raw_event(const RawEvent& event) const noexcept {
@@ -112,7 +115,7 @@ class BasicManager {
   [[nodiscard]] Producer producer(ProducerOptions options = {}) { return Producer(core_, options); }
 
   /// Counts an event that could not even be made, with its reason (see is_invalid()); for ingest_json().
-  Outcome reject(Outcome reason) noexcept { return core_->count(reason); }
+  Outcome reject(Outcome reason) noexcept { return core_->reject(reason); }
 
   /// A handle to a shard, or nothing if there is no such shard.
   [[nodiscard]] std::optional<Shard> shard(ShardId id) const {
@@ -129,10 +132,11 @@ class BasicManager {
     if (core == nullptr) {
       return false;
     }
-    BufferAccess::Chain evicted;  // outlives the locks
+    BufferAccess::Chain evicted;          // outlives the locks
+    const auto now = core_->clock.now();  // it may be the host's, so not under the locks
     core->with_locks([&] {
       const detail::InWithShard inside;
-      LockedShard locked(*core_, *core, evicted);
+      LockedShard locked(*core_, *core, now, evicted);
       std::forward<Use>(use)(locked);
     });
     return true;
@@ -140,7 +144,7 @@ class BasicManager {
 
   /// The shard that an event of this hash goes to now; nothing when no shard is active.
   [[nodiscard]] std::optional<ShardId> select_shard_by_hash(std::uint64_t hash) const noexcept {
-    const auto table = core_->tables.peek();
+    const auto table = core_->topology.tables.peek();
     const auto* member = table->member_of(core_->slot_of(hash));
     return member == nullptr ? std::nullopt : std::optional(member->id());
   }
@@ -150,10 +154,99 @@ class BasicManager {
   [[nodiscard]] std::uint64_t seed() const noexcept { return core_->hasher.seed(); }
 
   [[nodiscard]] std::size_t num_shards() const noexcept {
-    return core_->tables.peek()->members.size();
+    return core_->topology.tables.peek()->members.size();
   }
   /// Ids of all shards, ascending. Allocates.
   [[nodiscard]] std::vector<ShardId> shard_ids() const;
+
+  // Which shards there are. All of these may be called by any thread at any time, while others ingest and pop; they
+  // are serialised. Errors are values (ScalingError); bad_alloc passes and then nothing has changed (remove_shard may
+  // have come half-way and can be repeated). Callbacks run on the calling thread when the change is done, with no lock
+  // held, and may call back into the manager.
+
+  /// Makes a shard that takes nothing yet (provisioning), so that its consumer can be set up first: cooldown within
+  /// ScalingPolicy::cooldown of the last change, at_max when active and provisioning shards reach max_shards.
+  [[nodiscard]] Result<ShardId, ScalingError> add_shard() {
+    detail::check_not_in_with_shard();
+    return added(core_->topology.add(false));
+  }
+  /// The same whatever the cooldown; for an operator.
+  [[nodiscard]] Result<ShardId, ScalingError> add_shard_force() {
+    detail::check_not_in_with_shard();
+    return added(core_->topology.add(true));
+  }
+  /// From provisioning to active: events are routed to it from now on; with balanced routing its share
+  /// grows from nothing as run_scaling() moves slots. An active one stays as it is.
+  [[nodiscard]] Result<ShardId, ScalingError> activate_shard(ShardId id) {
+    detail::check_not_in_with_shard();
+    return core_->topology.activate(id);
+  }
+  /// From active to draining: nothing is accepted by it any more; what is queued can be popped. at_min when
+  /// min_shards would be left.
+  [[nodiscard]] Result<ShardId, ScalingError> drain_shard(ShardId id) {
+    detail::check_not_in_with_shard();
+    return core_->topology.drain(id);
+  }
+  /// Draining shards that are empty become stopped and free their memory; how many did.
+  std::size_t finalize_draining() {
+    detail::check_not_in_with_shard();
+    return core_->topology.finalize_draining();
+  }
+  /// Takes a shard out and appends what was queued in it to `queued`: a provisioning one (rollback), a draining or
+  /// stopped one (finish), or an active one (drain and remove in one call). Its counts stay in the totals.
+  /// fenced: with keyed routing, events of other shards have to be popped first; it is draining and what could be
+  /// popped is in `queued`; call again.
+  [[nodiscard]] Result<ShardId, ScalingError> remove_shard(ShardId id, EventBatch& queued) {
+    detail::check_not_in_with_shard();
+    return removed(core_->topology.remove(id, queued));
+  }
+  /// Removes all stopped shards; how many.
+  std::size_t remove_stopped_shards();
+
+  /// What to call when a shard was added or removed from now on. Set before the first change, or expect a change that
+  /// is under way to call the former ones.
+  void set_shard_callbacks(ShardCallbacks callbacks) {
+    core_->shard_callbacks.set(std::move(callbacks));
+  }
+
+  /// The state of a shard; nothing if there is no such shard (any more).
+  [[nodiscard]] std::optional<ShardState> shard_state(ShardId id) const noexcept {
+    const auto table = core_->topology.tables.peek();
+    const auto index = table->index_of(id);
+    return index == Table::kNoMember ? std::nullopt : std::optional(table->members[index].state);
+  }
+  /// Ids of the active shards, ascending. Allocates.
+  [[nodiscard]] std::vector<ShardId> active_shard_ids() const;
+
+  // Whether there should be more or fewer. A host without a pipeline calls run_scaling() now and then; it returns at
+  // once while the metrics window lasts.
+
+  /// The shards as they were at the end of the last metrics window. Measures nothing, so it disturbs nothing. Allocates.
+  [[nodiscard]] std::vector<ShardMetrics> collect_metrics() const {
+    return core_->scaler.metrics();
+  }
+  /// What should be done now, at the end of a metrics window; does nothing. For hosts that execute() by themselves;
+  /// run_scaling() is not kept from its work by it.
+  [[nodiscard]] ScalingDecision evaluate_scaling(const SinkState& sink = {}) {
+    detail::check_not_in_with_shard();
+    return core_->scaler.evaluate(sink, false).decision;
+  }
+  /// Does what a decision says, as far as budget and states allow, and says what it did. A shard that is added is made,
+  /// announced (see set_shard_callbacks) and then activated.
+  ScalingReport execute(const ScalingDecision& decision);
+  /// Measures, decides, executes (if the policy scales by itself), moves slots, and takes drained shards out: all that is
+  /// due at the end of a metrics window, and nothing before.
+  ScalingReport run_scaling(const SinkState& sink = {});
+
+  /// The policy in force; nothing for a static manager.
+  [[nodiscard]] std::optional<ScalingPolicy> scaling_policy() const {
+    return core_->topology.policy();
+  }
+  /// Replaces it; nothing when that is done. at_max or at_min when there are more or fewer shards than it permits: get
+  /// within its bounds first. Throws ConfigError.
+  [[nodiscard]] std::optional<ScalingError> set_scaling_policy(const ScalingPolicy& policy) {
+    return core_->topology.set_policy(policy);
+  }
 
   [[nodiscard]] const ManagerOptions& options() const noexcept { return core_->options; }
   [[nodiscard]] BackpressureMode backpressure_mode() const noexcept {
@@ -191,19 +284,28 @@ class BasicManager {
 
  private:
   using Core = detail::ManagerCore<Platform>;
+  using Table = detail::RoutingTable<Platform>;
 
-  Outcome ingest_owned(Buffer& payload, const RawEvent& metadata) noexcept {
-    detail::check_not_in_with_shard();
-    auto event = metadata;
-    event.payload = payload.bytes();
-    auto item = detail::item_of(event);
-    item.owned = BufferAccess::release(payload);
-    item.flags |= item.owned != nullptr ? detail::Record::kOwned : std::uint16_t{0};
-    const auto outcome = core_->admit_by_hash(item, core_->hasher(event.routing_bytes()));
-    if (outcome != Outcome::accepted) {
-      payload = BufferAccess::adopt(item.owned);
+  [[nodiscard]] Result<ShardId, ScalingError> added(Result<ShardId, ScalingError> result) {
+    if (result) {
+      core_->shard_callbacks.call(&ShardCallbacks::added, *result);
     }
-    return outcome;
+    return result;
+  }
+  [[nodiscard]] Result<ShardId, ScalingError> removed(Result<ShardId, ScalingError> result) {
+    if (result) {
+      core_->shard_callbacks.call(&ShardCallbacks::removed, *result);
+    }
+    return result;
+  }
+
+  Outcome ingest_owned(Buffer& payload, RawEvent event) noexcept {
+    detail::check_not_in_with_shard();
+    event.payload = payload.bytes();
+    return core_->admit_owned(
+        payload, event, [this](const detail::Item& item, const RawEvent& routed) {
+          return core_->admit_by_hash(item, core_->hasher(routed.routing_bytes()));
+        });
   }
 
   std::shared_ptr<Core> core_;

@@ -10,6 +10,7 @@
 
 #include "shard/clock.hpp"
 #include "shard/detail/export.hpp"
+#include "shard/scaling.hpp"
 
 namespace shard {
 
@@ -48,7 +49,7 @@ enum class BackpressureMode : std::uint8_t {
 /// A mode and its parameter; made by the functions named like the modes.
 struct Backpressure {
   BackpressureMode mode = BackpressureMode::drop_newest;
-  std::uint32_t rate = 10;  ///< sample only: >= 1; 1 lets every overflow in
+  std::uint32_t rate = 10;  ///< used by sample: >= 1; 1 lets every overflow in
   std::chrono::nanoseconds timeout =
       std::chrono::seconds{1};  ///< block only: >= 0; max(): no limit
 
@@ -97,6 +98,14 @@ struct ManagerOptions {
   std::size_t max_key = 256;
 
   Backpressure backpressure = {};
+
+  /// How the number of shards may change; nullopt: it never does ("static"), and every call that would change it
+  /// answers scaling_disabled. shards must then lie within its min_shards .. max_shards.
+  std::optional<ScalingPolicy> scaling = std::nullopt;
+
+  /// With a scaling policy: whether a change may send events of a key to another shard ahead of older ones of
+  /// that key (balanced), or keeps their order (keyed). Without one, keys never move.
+  Routing routing = Routing::balanced;
 
   /// Seed of the routing hash; nullopt for a random one, which is what makes it hard for outsiders to
   /// steer their events onto one shard.

@@ -19,8 +19,8 @@ struct ProducerOptions {
 };
 
 /// The fastest way in for a thread that ingests a lot: events without a key go to the producer's own
-/// slot, so nothing is hashed and its shard's lock is hardly ever contended; the routing table is kept in the
-/// handle, so there is no thread-local access. Events with a key go where their key says.
+/// slot, so nothing is hashed and its shard's lock is hardly ever contended; for single events the routing table is
+/// kept in the handle, so there is no thread-local access. Events with a key go where their key says.
 ///
 /// Threads:  one at a time; make one per thread.
 /// Lifetime: may outlive the manager and is then answered with rejected_closed.
@@ -32,13 +32,24 @@ class BasicProducer {
     return admit(detail::Item{payload, {}, {}}, own_slot());
   }
   Outcome ingest(Bytes payload, Key key) noexcept {
-    return ingest_raw(core_->raw_event(RawEvent::with_hash(payload, 0, 0).with(key)));
+    return ingest_raw(core_->raw_event(RawEvent::of(payload).with(key)));
   }
   Outcome ingest(Bytes payload, SourceIdentity source) noexcept {
-    return admit(detail::item_of(RawEvent::with_hash(payload, 0, 0).with(source)), own_slot());
+    return admit(detail::item_of(RawEvent::of(payload).with(source)), own_slot());
   }
   Outcome ingest(Bytes payload, Key key, SourceIdentity source) noexcept {
-    return ingest_raw(core_->raw_event(RawEvent::with_hash(payload, 0, 0).with(key).with(source)));
+    return ingest_raw(core_->raw_event(RawEvent::of(payload).with(key).with(source)));
+  }
+
+  /// As Manager::ingest(Buffer&&).
+  Outcome ingest(Buffer&& payload) noexcept {
+    return ingest_owned(payload, RawEvent::of(payload.bytes()));
+  }
+  Outcome ingest(Buffer&& payload, Key key) noexcept {
+    return ingest_owned(payload, RawEvent::of(payload.bytes()).with(key));
+  }
+  Outcome ingest(Buffer&& payload, Key key, SourceIdentity source) noexcept {
+    return ingest_owned(payload, RawEvent::of(payload.bytes()).with(key).with(source));
   }
 
   /// As Manager::ingest_raw(); without a key it goes to the producer's own slot.
@@ -54,7 +65,7 @@ class BasicProducer {
   }
 
   /// Counts an event that could not even be made, with its reason (see is_invalid()); for ingest_json().
-  Outcome reject(Outcome reason) noexcept { return core_->count(reason); }
+  Outcome reject(Outcome reason) noexcept { return core_->reject(reason); }
 
  private:
   friend class BasicManager<Platform>;
@@ -62,17 +73,24 @@ class BasicProducer {
 
   BasicProducer(std::shared_ptr<Core> core, ProducerOptions options)
       : core_(std::move(core)),
-        table_(core_->tables.peek()),
+        table_(core_->topology.tables.peek()),
         slot_(core_->next_producer_slot()),
         options_(options) {}
 
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit(const detail::Item& item,
                                                   std::uint32_t slot) noexcept {
     detail::check_not_in_with_shard();
-    if (table_->version != core_->tables.version()) [[unlikely]] {
-      table_ = core_->tables.peek();
+    if (table_->version != core_->topology.tables.version()) [[unlikely]] {
+      table_ = core_->topology.tables.peek();
     }
     return core_->admit(item, slot, table_.get());
+  }
+
+  Outcome ingest_owned(Buffer& payload, const RawEvent& event) noexcept {
+    return core_->admit_owned(
+        payload, event, [this](const detail::Item& item, const RawEvent& routed) {
+          return admit(item, routed.has_key ? core_->slot_of(core_->hash_of(routed)) : own_slot());
+        });
   }
 
   [[nodiscard]] std::uint32_t own_slot(std::size_t events = 1) noexcept {

@@ -36,7 +36,15 @@ class BasicShard {
     return manager_->admit_to(*core_, detail::Item{payload, {}, {}});
   }
   [[nodiscard]] Outcome try_push(Bytes payload, Key key) const noexcept {
-    return try_push_raw(RawEvent::with_hash(payload, 0, 0).with(key));
+    return try_push_raw(RawEvent::of(payload).with(key));
+  }
+  /// The same for a payload that owns its bytes; if it is not accepted `payload` still has it.
+  [[nodiscard]] Outcome try_push(Buffer&& payload) const noexcept {
+    detail::check_not_in_with_shard();
+    return manager_->admit_owned(payload, RawEvent::of(payload.bytes()),
+                                 [this](const detail::Item& item, const RawEvent&) {
+                                   return manager_->admit_to(*core_, item);
+                                 });
   }
   /// The same for an event with everything that it may carry; its hash does not matter.
   [[nodiscard]] Outcome try_push_raw(const RawEvent& event) const noexcept {
@@ -115,14 +123,14 @@ class BasicLockedShard {
   [[nodiscard]] std::size_t usable_capacity() const noexcept { return core_.usable_capacity(); }
   [[nodiscard]] double fill_ratio() const noexcept { return core_.fill_ratio(); }
 
-  /// As Shard::try_push_raw(), for payloads up to ManagerOptions::inline_max (longer ones are
+  /// As Shard::try_push_raw(), stamped with the time at which the locks were taken, or later; for payloads up to ManagerOptions::inline_max (longer ones are
   /// payload_too_large here: they would be copied under the lock).
   [[nodiscard]] Outcome try_push_raw(const RawEvent& event) noexcept
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    return manager_.admit_locked(core_, detail::item_of(event), evicted_);
+    return manager_.admit_locked(core_, detail::item_of(event), now_, evicted_);
   }
   [[nodiscard]] Outcome try_push(Bytes payload) noexcept {
-    return try_push_raw(RawEvent::with_hash(payload, 0, 0));
+    return try_push_raw(RawEvent::of(payload));
   }
 
   /// As Shard::pop_batch_into(); here all comes out under the one lock.
@@ -135,15 +143,17 @@ class BasicLockedShard {
  private:
   friend class BasicManager<Platform>;
   BasicLockedShard(detail::ManagerCore<Platform>& manager, detail::ShardCore<Platform>& core,
-                   BufferAccess::Chain& evicted) noexcept
-      : manager_(manager), core_(core), evicted_(evicted) {}
+                   Timestamp now, BufferAccess::Chain& evicted) noexcept
+      : manager_(manager), core_(core), now_(now), evicted_(evicted) {}
 
   detail::ManagerCore<Platform>& manager_;
   detail::ShardCore<Platform>& core_;
+  Timestamp now_;
   BufferAccess::Chain& evicted_;
 };
 
 extern template class SHARD_EXPORT detail::ShardCore<detail::SystemPlatform>;
+extern template class SHARD_EXPORT detail::Topology<detail::SystemPlatform>;
 extern template class SHARD_EXPORT detail::ManagerCore<detail::SystemPlatform>;
 
 using Shard = BasicShard<detail::SystemPlatform>;

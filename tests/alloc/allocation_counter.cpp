@@ -13,10 +13,12 @@ namespace {
 
 constinit thread_local std::uint64_t t_allocations = 0;
 constinit thread_local std::uint64_t t_under_lock = 0;
+constinit thread_local std::uint64_t t_until_failure = 0;  // 0: none fails
 
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
   ++t_allocations;
   t_under_lock += t_locks_held > 0 ? 1U : 0U;
+  if (t_until_failure != 0 && --t_until_failure == 0) return nullptr;
   // aligned_alloc() wants a size that is a multiple of the alignment.
   const auto rounded = (std::max<std::size_t>(size, 1) + alignment - 1) / alignment * alignment;
   return rounded < size ? nullptr : std::aligned_alloc(alignment, rounded);
@@ -38,6 +40,10 @@ std::size_t value(std::align_val_t alignment) noexcept {
 AllocationScope::AllocationScope() noexcept : count_(t_allocations), under_lock_(t_under_lock) {}
 std::uint64_t AllocationScope::count() const noexcept { return t_allocations - count_; }
 std::uint64_t AllocationScope::under_lock() const noexcept { return t_under_lock - under_lock_; }
+
+AllocationFailure::AllocationFailure(std::uint64_t n) noexcept { t_until_failure = n; }
+AllocationFailure::~AllocationFailure() { t_until_failure = 0; }
+bool AllocationFailure::happened() const noexcept { return t_until_failure == 0; }
 
 }  // namespace shard_test
 

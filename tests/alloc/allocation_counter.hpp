@@ -19,4 +19,16 @@ class AllocationScope {
   std::uint64_t under_lock_;
 };
 
+/// While it lives, this thread's n-th allocation (from 1) finds no memory, once. One at a time.
+class AllocationFailure {
+ public:
+  explicit AllocationFailure(std::uint64_t n) noexcept;
+  AllocationFailure(const AllocationFailure&) = delete;
+  AllocationFailure& operator=(const AllocationFailure&) = delete;
+  ~AllocationFailure();
+
+  /// Has it come to that allocation?
+  [[nodiscard]] bool happened() const noexcept;
+};
+
 }  // namespace shard_test

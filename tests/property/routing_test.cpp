@@ -16,6 +16,7 @@
 #include "shard/manager.hpp"
 #include "support/books.hpp"
 #include "support/scripted_clock.hpp"
+#include "support/tables.hpp"
 
 namespace {
 
@@ -32,7 +33,8 @@ using ShardCore = shard::detail::ShardCore<shard::detail::SystemPlatform>;
 
 /// A table for so many members, none of which is there; only its slots matter.
 Table slots_only(std::size_t members) {
-  return {1, std::vector<std::shared_ptr<ShardCore>>(members), Table::slots_for(members)};
+  return shard_test::table_of<shard::detail::SystemPlatform>(
+      1, std::vector<std::shared_ptr<ShardCore>>(members), Table::slots_for(members));
 }
 
 /// How often each member has how many of the slots.
@@ -279,16 +281,16 @@ struct Moving {
           options.time_source = &clock;
           return std::make_shared<Core>(options);
         }()) {
-    members = core->tables.peek()->members;
+    for (const auto& member : core->topology.tables.peek()->members) members.push_back(member.core);
   }
 
   /// Publishes the table and closes the first shard for the older one, as a removal does.
   void move() {
-    auto next = std::make_shared<Table>(core->tables.version() + 1, members,
-                                        core->tables.peek()->slots.size());
+    auto next = std::make_shared<Table>(shard_test::table_of(
+        core->topology.tables.version() + 1, members, core->topology.tables.peek()->slots.size()));
     std::fill(next->slots.begin(), next->slots.end(), std::uint16_t{1});
     const auto version = next->version;
-    core->tables.publish(std::move(next));
+    core->topology.tables.publish(std::move(next));
     members[0]->raise_min_version(version);
   }
 
@@ -332,15 +334,15 @@ TEST_CASE("a producer reads its cached table until there is a newer one, and the
   Moving moving;
   const auto texts = moving.texts(3);
   REQUIRE(moving.ingest(texts[0]) == Outcome::accepted);
-  const auto* cached = moving.core->tables.cached();
+  const auto* cached = moving.core->topology.tables.cached();
   REQUIRE(cached != nullptr);
   REQUIRE(moving.ingest(texts[1]) == Outcome::accepted);
-  CHECK(moving.core->tables.cached() == cached);
+  CHECK(moving.core->topology.tables.cached() == cached);
   moving.move();
-  CHECK(moving.core->tables.cached() == nullptr);
+  CHECK(moving.core->topology.tables.cached() == nullptr);
   REQUIRE(moving.ingest(texts[2]) == Outcome::accepted);
-  REQUIRE(moving.core->tables.cached() != nullptr);
-  CHECK(moving.core->tables.cached()->version == cached->version + 1);
+  REQUIRE(moving.core->topology.tables.cached() != nullptr);
+  CHECK(moving.core->topology.tables.cached()->version == cached->version + 1);
   CHECK(moving.popped(0) == std::vector{texts[0], texts[1]});
   CHECK(moving.popped(1) == std::vector{texts[2]});
 }
@@ -386,8 +388,9 @@ TEST_CASE("a batch's group that is refused goes as a whole where the newer table
 TEST_CASE("without an active shard every event is unrouted, and counted", "[R-D4][R-C1]") {
   Moving moving;
   REQUIRE(moving.ingest("before") == Outcome::accepted);
-  moving.core->tables.publish(std::make_shared<const Table>(
-      2, std::vector<std::shared_ptr<ShardCore>>{}, moving.core->tables.peek()->slots.size()));
+  moving.core->topology.tables.publish(std::make_shared<const Table>(
+      shard_test::table_of(2, std::vector<std::shared_ptr<ShardCore>>{},
+                           moving.core->topology.tables.peek()->slots.size())));
   CHECK(moving.ingest("x") == Outcome::unrouted);
   CHECK(moving.ingest("x") == Outcome::unrouted);
   const std::vector<Bytes> payloads(300, Bytes{"x"});

@@ -39,7 +39,7 @@ struct Sent {
   bool moved_in = false;  ///< as a Buffer
 
   [[nodiscard]] shard::RawEvent raw() const {
-    auto event = shard::RawEvent::with_hash(payload, 0, 0);
+    auto event = shard::RawEvent::of(payload);
     if (key) event = event.with(Key{*key});
     if (source) event = event.with(*source);
     return event;

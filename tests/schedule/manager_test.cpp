@@ -6,6 +6,7 @@
 
 #include "schedule/large_blocks.hpp"
 #include "schedule/scenario.hpp"
+#include "support/tables.hpp"
 
 namespace shard::test {
 namespace {
@@ -256,8 +257,8 @@ TEST_CASE("nothing is accepted any more when close() has returned", "[R-D12][R-C
 struct Removal {
   explicit Removal(Backpressure backpressure, std::size_t capacity = 4)
       : core(small(backpressure, capacity, 2)),
-        first(core.tables.peek()->members[0]),
-        second(core.tables.peek()->members[1]) {}
+        first(core.topology.tables.peek()->members[0].core),
+        second(core.topology.tables.peek()->members[1].core) {}
 
   static constexpr std::uint64_t kHashOfFirst = 0;
 
@@ -278,15 +279,16 @@ struct Removal {
   }
 
   void publish_without_first() {
-    core.tables.publish(std::make_shared<const Table>(2, std::vector{second},
-                                                      Table::slots_for(core.options.shards)));
+    core.topology.tables.publish(std::make_shared<const Table>(
+        shard_test::table_of(2, std::vector{second}, Table::slots_for(core.options.shards))));
   }
   void remove_first() {
-    const LockGuard lock(core.topology);
+    const LockGuard lock(changes);  // close() may come from another thread
     publish_without_first();
     first->raise_min_version(2);
   }
 
+  shard::detail::BasicMutex<ScheduledPlatform> changes;
   ManagerCore core;
   std::shared_ptr<Core> first;
   std::shared_ptr<Core> second;
@@ -427,11 +429,12 @@ TEST_CASE("the explorer finds a close that does not wait for pushes under way", 
     });
     run.thread([&state] {
       state.closed.store(true);
-      state.at_close = state.core.tables.peek()->members[0]->ledger().accepted;
+      state.at_close = state.core.topology.tables.peek()->members[0].core->ledger().accepted;
     });
     run.afterwards([&state] {
-      require(state.core.tables.peek()->members[0]->ledger().accepted == state.at_close,
-              "an event landed after close()");
+      require(
+          state.core.topology.tables.peek()->members[0].core->ledger().accepted == state.at_close,
+          "an event landed after close()");
     });
   });
   INFO(found);

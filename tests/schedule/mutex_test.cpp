@@ -67,11 +67,12 @@ TEST_CASE("one thread at a time holds the mutex, and who waits for it gets it", 
 /// Looks and takes in two steps.
 class SHARD_CAPABILITY("mutex") LoadStoreMutex {
  public:
-  void lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
+  bool lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
     while (word_.load() != 0) {
       ScheduledPlatform::relax();
     }
     word_.store(1);
+    return false;
   }
   [[nodiscard]] bool try_lock() noexcept SHARD_TRY_ACQUIRE(true) { return word_.exchange(1) == 0; }
   void unlock() noexcept SHARD_RELEASE() SHARD_NO_THREAD_SAFETY_ANALYSIS { word_.store(0); }
@@ -85,7 +86,7 @@ struct DeafPlatform : ScheduledPlatform {
 };
 
 struct NoBarrierPlatform : ScheduledPlatform {
-  static void process_barrier() noexcept {}
+  static bool process_barrier() noexcept { return true; }
 };
 
 TEST_CASE("the explorer finds a mutex that looks and takes in two steps") {

@@ -15,7 +15,7 @@ struct OneShard {
   Outcome push(int producer, int number) {
     const auto payload = event_of(producer, number);
     shard::detail::Waiting none{.allowed = false};
-    const auto verdict = core.push(1, {payload, {}, {}}, clock.now(), none);
+    const auto verdict = core.push(1, {payload, {}, {}}, Core::kNoSlot, clock.now(), none);
     require(shard::detail::is_final(verdict), "a push has no outcome");
     const auto told = shard::detail::outcome(verdict);
     ++outcomes[static_cast<std::size_t>(told)];
@@ -140,7 +140,8 @@ TEST_CASE("retiring a shard abandons what is left, whoever pushes and pops meanw
     run.thread([&] {
       const auto payload = event_of(1, 0);
       shard::detail::Waiting waiting;
-      const auto verdict = shard.core.push(1, {payload, {}, {}}, shard.clock.now(), waiting);
+      const auto verdict =
+          shard.core.push(1, {payload, {}, {}}, Core::kNoSlot, shard.clock.now(), waiting);
       require(
           verdict == shard::detail::Verdict::stale || verdict == shard::detail::Verdict::accepted,
           "a push to a shard with room was refused");

@@ -253,7 +253,10 @@ struct ScheduledPlatform {
   static void unpark_all(const Word& word) noexcept { detail::unpark(&word, true); }
 
   static bool enable_process_barrier() noexcept;
-  static void process_barrier() noexcept { detail::step(detail::Step::barrier, nullptr); }
+  static bool process_barrier() noexcept {
+    detail::step(detail::Step::barrier, nullptr);
+    return true;
+  }
 };
 
 }  // namespace shard::test

@@ -39,7 +39,7 @@ struct PortablePlatform {
   static void unpark_one(const Word& word) noexcept { PortableParker::unpark_all(word); }
   static void unpark_all(const Word& word) noexcept { PortableParker::unpark_all(word); }
   static bool enable_process_barrier() noexcept { return false; }
-  static void process_barrier() noexcept {}
+  static bool process_barrier() noexcept { return false; }
 };
 
 /// Time that a test moves.

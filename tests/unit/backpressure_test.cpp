@@ -120,7 +120,7 @@ constexpr std::array kWays{
         }},
     Way{"a handle's try_push_raw", false,
         [](Door& door, const std::string& text) {
-          return door.handle.try_push_raw(shard::RawEvent::with_hash(text, 0, 0));
+          return door.handle.try_push_raw(shard::RawEvent::of(text));
         }},
     Way{"a locked shard's try_push", false,
         [](Door& door, const std::string& text) {

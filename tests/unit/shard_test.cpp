@@ -71,15 +71,13 @@ const std::vector<Way>& ways() {
        }},
       {"Shard::try_push_raw",
        [](Manager& m, Bytes p, Key k) {
-         return m.shard(ShardId{0})
-             ->try_push_raw(Raw::with_hash(p, 0, 0).with(k).with(SourceIdentity{7, 8}));
+         return m.shard(ShardId{0})->try_push_raw(Raw::of(p).with(k).with(SourceIdentity{7, 8}));
        }},
       {"LockedShard::try_push_raw",
        [](Manager& m, Bytes p, Key k) {
          auto outcome = Outcome::unrouted;
          m.with_shard(ShardId{0}, [&](shard::LockedShard& locked) {
-           outcome =
-               locked.try_push_raw(Raw::with_hash(p, 0, 0).with(k).with(SourceIdentity{7, 8}));
+           outcome = locked.try_push_raw(Raw::of(p).with(k).with(SourceIdentity{7, 8}));
          });
          return outcome;
        }},

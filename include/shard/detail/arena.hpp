@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 
+#include "shard/detail/annotations.hpp"
 #include "shard/detail/platform.hpp"
 #include "shard/detail/record.hpp"
 
@@ -37,7 +38,7 @@ class Arena {
 
   /// Where a block of `block` bytes would go. Any block of up to size / 2 fits when all else is freed,
   /// whatever is skipped. Producer.
-  [[nodiscard]] Place place(std::uint32_t block) const noexcept {
+  [[nodiscard]] SHARD_ALWAYS_INLINE Place place(std::uint32_t block) const noexcept {
     const auto rounded = Record::rounded(block);
     const auto offset = static_cast<std::uint32_t>(tail_ & (size_ - 1));
     const auto contiguous = static_cast<std::uint32_t>(size_) - offset;
@@ -45,7 +46,7 @@ class Arena {
   }
 
   /// Is there budget for `cost` more bytes? Producer.
-  [[nodiscard]] bool fits(std::uint64_t cost) noexcept {
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool fits(std::uint64_t cost) noexcept {
     const auto allocated = allocated_.load(std::memory_order_relaxed);  // own counter
     if (allocated - freed_seen_ + cost <= size_) [[likely]] {
       return true;
@@ -91,7 +92,8 @@ class Arena {
 
 /// memcpy for the sizes that events have: short ones without a call. Sizes of 16 and more are copied
 /// in blocks of 16 with the last one overlapping, so no byte outside of either range is touched.
-inline void copy_bytes(std::byte* to, const std::byte* from, std::size_t size) noexcept {
+SHARD_ALWAYS_INLINE void copy_bytes(std::byte* to, const std::byte* from,
+                                    std::size_t size) noexcept {
   if (size >= 16 && size <= 128) [[likely]] {
     for (std::size_t done = 0; done + 16 <= size; done += 16) {
       std::memcpy(to + done, from + done, 16);

@@ -6,18 +6,57 @@
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "shard/detail/annotations.hpp"
 #include "shard/detail/hash.hpp"
 #include "shard/detail/routing_table.hpp"
+#include "shard/detail/scaler.hpp"
 #include "shard/detail/shard_core.hpp"
-#include "shard/detail/snapshot.hpp"
+#include "shard/detail/topology.hpp"
 #include "shard/ledger.hpp"
 #include "shard/options.hpp"
 
+namespace shard {
+
+/// Called after a shard was added or removed, by the thread that did it, with no lock held; they may call back into the
+/// manager. What they throw passes to the caller of the change, which has been made.
+struct ShardCallbacks {
+  std::function<void(ShardId)> added = {};
+  std::function<void(ShardId)> removed = {};
+};
+
+}  // namespace shard
+
 namespace shard::detail {
+
+/// Holds callbacks that can be replaced while they are called.
+template <class Platform>
+class CallbackCell {
+ public:
+  void set(ShardCallbacks callbacks) {
+    auto next = std::make_shared<const ShardCallbacks>(std::move(callbacks));
+    const LockGuard lock(mutex_);
+    current_.swap(next);
+  }
+  void call(std::function<void(ShardId)> ShardCallbacks::*which, ShardId id) const {
+    std::shared_ptr<const ShardCallbacks> callbacks;
+    {
+      const LockGuard lock(mutex_);
+      callbacks = current_;
+    }
+    if (callbacks != nullptr && (*callbacks).*which) {
+      ((*callbacks).*which)(id);
+    }
+  }
+
+ private:
+  mutable BasicMutex<Platform> mutex_;
+  std::shared_ptr<const ShardCallbacks> current_ SHARD_GUARDED_BY(mutex_);
+};
 
 /// The item that an event makes.
 [[nodiscard]] inline Item item_of(const RawEvent& event) noexcept {
@@ -78,7 +117,7 @@ class ManagerCore {
       now = clock.now();  // before the lock, so that it is held for less
       if (table != nullptr) [[likely]] {
         if (Core* core = table->member_of(slot)) [[likely]] {
-          if (core->push_if_room(table->version, item, now) == Verdict::accepted) [[likely]] {
+          if (core->push_if_room(table->version, item, slot, now) == Verdict::accepted) [[likely]] {
             return Outcome::accepted;
           }
         }
@@ -89,7 +128,7 @@ class ManagerCore {
 
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit_by_hash(const Item& item,
                                                           std::uint64_t hash) noexcept {
-    return admit(item, slot_of(hash), tables.cached());
+    return admit(item, slot_of(hash), topology.tables.cached());
   }
 
   /// The whole of admit() for every case that is not the common one: no cached table, a stale one, a
@@ -101,14 +140,14 @@ class ManagerCore {
   [[nodiscard]] Outcome admit_to(Core& core, const Item& item) noexcept;
 
   /// The same with both locks of the shard held; a payload above inline_max is too large there.
-  [[nodiscard]] Outcome admit_locked(Core& core, const Item& item,
+  [[nodiscard]] Outcome admit_locked(Core& core, const Item& item, Timestamp now,
                                      BufferAccess::Chain& evicted) noexcept
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (!fits_limits(item)) {
       const auto checked = check_limits(item);
       return count(checked == Outcome::accepted ? Outcome::payload_too_large : checked);
     }
-    const auto verdict = core.push_locked(item, clock.now(), evicted);
+    const auto verdict = core.push_locked(item, now, evicted);
     return count(is_final(verdict) ? outcome(verdict) : Outcome::rejected_closed);
   }
 
@@ -123,21 +162,20 @@ class ManagerCore {
     auto hashed = event;
     hashed.hash = hasher(event.routing_bytes());
     hashed.seed = hasher.seed();
+    hashed.has_hash = true;
     return hashed;
   }
-  /// Its hash, made again if it is by another seed.
+  /// Its hash, made here if it has none, or one by another seed.
   [[nodiscard]] std::uint64_t hash_of(const RawEvent& event) const noexcept {
-    return event.seed == hasher.seed() ? event.hash : hasher(event.routing_bytes());
+    return event.has_hash && event.seed == hasher.seed() ? event.hash
+                                                         : hasher(event.routing_bytes());
   }
 
   /// The shard of that id, or nullptr.
   [[nodiscard]] std::shared_ptr<Core> find(ShardId id) const noexcept {
-    for (const auto& member : tables.peek()->members) {
-      if (member->id() == id) {
-        return member;
-      }
-    }
-    return nullptr;
+    const auto table = topology.tables.peek();
+    const auto index = table->index_of(id);
+    return index == Table::kNoMember ? nullptr : table->members[index].core;
   }
 
   /// Routes and pushes `items[0 .. count)`, in chunks of 256, each by one table and one reading of
@@ -145,6 +183,25 @@ class ManagerCore {
   /// or none if it is null. Returns how many were accepted.
   template <class Items>
   std::size_t admit_batch(const Items& items, std::size_t count, Outcome* outcomes) noexcept;
+
+  /// Moves a buffer in by way of `admit(item, event)`; on anything but accepted it is given back.
+  template <class Admit>
+  Outcome admit_owned(Buffer& payload, const RawEvent& event, const Admit& admit) noexcept {
+    auto item = item_of(event);
+    item.owned = BufferAccess::release(payload);
+    item.flags |= item.owned != nullptr ? Record::kOwned : std::uint16_t{0};
+    const auto outcome = admit(item, event);
+    if (outcome != Outcome::accepted) {
+      payload = BufferAccess::adopt(item.owned);
+    }
+    return outcome;
+  }
+
+  /// Counts an event that could not even be made. A reason that is none counts as invalid_json.
+  Outcome reject(Outcome reason) noexcept {
+    expects(is_invalid(reason), "reject() was called with a reason that is not invalid");
+    return count(is_invalid(reason) ? reason : Outcome::invalid_json);
+  }
 
   /// Counts an outcome that belongs to no shard; returns it.
   Outcome count(Outcome outcome) noexcept {
@@ -159,12 +216,12 @@ class ManagerCore {
   }
 
   /// Refuses all events from here on; what is queued can still be popped. Idempotent.
-  void close() noexcept SHARD_EXCLUDES(topology);
+  void close() noexcept;
   [[nodiscard]] bool is_closed() const noexcept {
     return closed_.load(std::memory_order_acquire);  // [manager.closed] <- close()
   }
   /// Closes and frees every ring; what is left in them counts as abandoned. Never throws.
-  void retire() noexcept SHARD_EXCLUDES(topology);
+  void retire() noexcept;
 
   [[nodiscard]] std::uint32_t slot_of(std::uint64_t hash) const noexcept {
     return static_cast<std::uint32_t>(hash >> slot_shift);
@@ -194,14 +251,11 @@ class ManagerCore {
   const unsigned slot_shift;
   const std::size_t inline_limit;  ///< the longest payload that is copied under a lock
 
-  BasicMutex<Platform>
-      topology;  ///< serialises whoever changes the table; before any producer lock
-  SnapshotCell<Platform, Table> tables;
+  CallbackCell<Platform> shard_callbacks;
+  Topology<Platform> topology;  ///< which shards there are, and where events go
+  Scaler<Platform> scaler;      ///< whether there should be others
 
  private:
-  [[nodiscard]] static std::shared_ptr<const Table> first_table(const ManagerOptions& options,
-                                                                const Clock& clock);
-
   /// Where the outcomes of a batch go. Too few places for them is misuse; then none is written.
   [[nodiscard]] static Outcome* checked(std::span<Outcome> outcomes, std::size_t events) noexcept {
     check_not_in_with_shard();
@@ -216,9 +270,30 @@ class ManagerCore {
            item.key.size() <= options.max_key;
   }
   struct BatchCall {
-    Waiting waiting;                                  ///< one deadline for the whole call
-    std::bitset<ManagerOptions::kMaxShards> refused;  ///< members that have refused an event of it
+    /// Released at the very end: that runs the host's code, which may ingest, and then the cached table can
+    /// be gone.
+    BufferAccess::Chain evicted;
+    Waiting waiting;  ///< one deadline for the whole call
+    std::bitset<Table::kMaxMembers>
+        refused;  ///< members of `table` that have refused an event of it
+
+    /// When the table changes in the middle of a call, what was refused is remembered by slot: events of a
+    /// slot that has moved must not overtake those that the caller will retry. Made only then.
+    std::unique_ptr<std::vector<bool>> refused_slots;
+    bool refuse_all = false;  ///< there was no memory for that
+
+    [[nodiscard]] bool has_refused_slots() const noexcept {
+      return refuse_all || refused_slots != nullptr;
+    }
+    [[nodiscard]] bool refuses(std::uint16_t slot) const noexcept {
+      return refuse_all || (*refused_slots)[slot];
+    }
+
+    const Table* table = nullptr;
+    std::shared_ptr<const Table>
+        kept;  ///< keeps it, unless it is the one that this thread has cached
   };
+  void route_by_newest(BatchCall& call) const noexcept;
   template <class Items>
   std::size_t admit_chunk(const Items& items, std::size_t base, std::size_t size, BatchCall& call,
                           Outcome* outcomes) noexcept;

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "shard/detail/manager_core.hpp"
+#include "shard/detail/scaler_impl.hpp"
 #include "shard/detail/shard_core_impl.hpp"
+#include "shard/detail/topology_impl.hpp"
 
 namespace shard::detail {
 
@@ -15,20 +17,11 @@ ManagerCore<Platform>::ManagerCore(const ManagerOptions& given)
     : options((given.validate(), given)),
       clock(options.time_source),
       hasher(options.seed ? *options.seed : random_seed()),
-      slot_shift(64U - static_cast<unsigned>(std::countr_zero(Table::slots_for(options.shards)))),
+      slot_shift(64U - static_cast<unsigned>(std::countr_zero(Table::slots_for(
+                           options.scaling ? options.scaling->max_shards : options.shards)))),
       inline_limit(std::min(options.inline_max, options.max_payload)),
-      tables(first_table(options, clock)) {}
-
-template <class Platform>
-std::shared_ptr<const RoutingTable<Platform>> ManagerCore<Platform>::first_table(
-    const ManagerOptions& options, const Clock& clock) {
-  std::vector<std::shared_ptr<Core>> members;
-  members.reserve(options.shards);
-  for (std::uint32_t id = 0; id < options.shards; ++id) {
-    members.push_back(std::make_shared<Core>(ShardId{id}, options, clock));
-  }
-  return std::make_shared<const Table>(1, std::move(members), Table::slots_for(options.shards));
-}
+      topology(options, clock),
+      scaler(topology, options, clock) {}
 
 template <class Platform>
 Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slot,
@@ -46,21 +39,21 @@ Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slo
   }
   Waiting waiting;
   const Table* table =
-      tables.cached();  // valid until this thread reads a newer one, also if it waits
+      topology.tables.cached();  // valid until this thread reads a newer one, also if it waits
   std::shared_ptr<const Table> kept;
   for (;;) {
     if (is_closed()) {
       return count(Outcome::rejected_closed);
     }
     if (table == nullptr) {
-      kept = tables.current();
+      kept = topology.tables.current();
       table = kept.get();
     }
     Core* core = table->member_of(slot);
     if (core == nullptr) {
       return count(Outcome::unrouted);
     }
-    const auto verdict = core->push(table->version, item, now, waiting);
+    const auto verdict = core->push(table->version, item, slot, now, waiting);
     if (is_final(verdict)) {
       if (verdict == Verdict::accepted) {
         copy.taken();
@@ -88,7 +81,7 @@ Outcome ManagerCore<Platform>::admit_to(Core& core, const Item& given) noexcept 
     return count(Outcome::out_of_memory);
   }
   Waiting none{.allowed = false};
-  const auto verdict = core.push(Core::kAnyVersion, item, clock.now(), none);
+  const auto verdict = core.push(Core::kAnyVersion, item, Core::kNoSlot, clock.now(), none);
   if (verdict == Verdict::accepted) {
     copy.taken();
   }
@@ -107,6 +100,31 @@ std::size_t ManagerCore<Platform>::admit_batch(const Items& items, std::size_t c
                             outcomes == nullptr ? nullptr : outcomes + base);
   }
   return accepted;
+}
+
+template <class Platform>
+void ManagerCore<Platform>::route_by_newest(BatchCall& call) const noexcept {
+  if (call.refused.any()) {
+    const auto& slots = call.table->slots;
+    try {
+      if (call.refused_slots == nullptr) {
+        call.refused_slots = std::make_unique<std::vector<bool>>(slots.size());
+      }
+      for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+        if (slots[slot] != Table::kNoMember && call.refused.test(slots[slot])) {
+          (*call.refused_slots)[slot] = true;
+        }
+      }
+    } catch (const std::bad_alloc&) {
+      call.refuse_all = true;
+    }
+    call.refused.reset();
+  }
+  call.table = topology.tables.cached();
+  if (call.table == nullptr) {
+    call.kept = topology.tables.current();
+    call.table = call.kept.get();
+  }
 }
 
 template <class Platform>
@@ -143,20 +161,18 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
   std::array<Outcome, kChunk> own_outcomes;
   Outcome* const outcomes = caller_outcomes != nullptr ? caller_outcomes : own_outcomes.data();
 
-  const Table* table = tables.cached();
-  std::shared_ptr<const Table> kept;
-  if (table == nullptr) {
-    kept = tables.current();
-    table = kept.get();
+  if (call.table == nullptr) {
+    route_by_newest(call);
   }
 
   // The events of each member as a list, in one pass: first[m] and last[m] are its ends, next[i] follows i.
   std::array<std::uint16_t, kChunk> slots;
   std::array<Index, kChunk> next;
-  std::array<Index, ManagerOptions::kMaxShards> first;
-  std::array<Index, ManagerOptions::kMaxShards> last;
+  std::array<Index, Table::kMaxMembers> first;
+  std::array<Index, Table::kMaxMembers> last;
   std::array<std::uint16_t, kChunk> touched;  // members that have a list
   std::size_t touched_count = 0;
+  const Table* table = call.table;
   const auto clear_lists = [&] {
     touched_count = 0;
     std::fill_n(last.begin(), table->members.size(), kGroupEnd);
@@ -176,6 +192,19 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
       next[before] = i;
     }
   };
+  // An event behind one that was refused, when the table has changed in between; false if this table is stale too.
+  const auto refuse_like_before = [&](Index i) {
+    const auto member = table->slots[slots[i]];
+    if (!call.refuses(slots[i]) || member == Table::kNoMember) {
+      return false;
+    }
+    next[i] = kGroupEnd;
+    return table->members[member]
+               .core
+               ->push_group(table->version, chunk, {i, next.data()}, Timestamp{}, call.waiting,
+                            true, outcomes, call.evicted)
+               .rest == kGroupEnd;
+  };
 
   items.find_slots(base, std::span(slots).first(size));
   clear_lists();
@@ -191,12 +220,11 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
         continue;
       }
     }
+    if (call.has_refused_slots() && refuse_like_before(i)) [[unlikely]] {
+      continue;
+    }
     append(i);
   }
-
-  // Released at the very end: that runs the host's code, which may ingest, and then the cached table can
-  // be gone.
-  BufferAccess::Chain evicted;
 
   // What a shard does not take now is routed again, by the then current table.
   std::array<Index, kChunk> pending;
@@ -209,10 +237,13 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
     bool stale = false;
     for (std::size_t t = 0; t < touched_count; ++t) {
       const auto member = touched[t];
-      const auto result = table->members[member]->push_group(
+      const auto result = table->members[member].core->push_group(
           table->version, chunk, {first[member], next.data()}, now, call.waiting,
-          call.refused.test(member), outcomes, evicted);
+          call.refused.test(member), outcomes, call.evicted);
       accepted += result.accepted;
+      if (result.measured != Core::Measured::no) [[unlikely]] {
+        table->members[member].core->sample(now, result.measured, slots[first[member]]);
+      }
       if (result.invalid != 0) {
         rejected_invalid.fetch_add(result.invalid, std::memory_order_relaxed);
       }
@@ -231,7 +262,7 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
       }
       stale = stale || result.verdict == Verdict::stale;
       if (result.verdict == Verdict::must_wait && full == nullptr) {
-        full = table->members[member].get();
+        full = table->members[member].core.get();
         ticket = call.waiting.ticket;
       }
     }
@@ -250,12 +281,14 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
       call.waiting.expired = !full->wait_for_room(call.waiting);
     }
     if (stale || full != nullptr) {
-      kept = tables.current();
-      table = kept.get();
+      route_by_newest(call);
+      table = call.table;
     }
     clear_lists();
     for (std::size_t p = 0; p < pending_count; ++p) {
-      append(pending[p]);
+      if (!call.has_refused_slots() || !refuse_like_before(pending[p])) {
+        append(pending[p]);
+      }
     }
   }
 }
@@ -320,19 +353,14 @@ std::size_t ManagerCore<Platform>::ingest_raw_batch(std::span<const RawEvent> ev
 
 template <class Platform>
 void ManagerCore<Platform>::close() noexcept {
-  const LockGuard lock(topology);
   closed_.store(true, std::memory_order_release);  // [manager.closed] -> is_closed()
-  for (const auto& member : tables.peek()->members) {
-    member->raise_min_version(Core::kClosed);
-  }
+  topology.close();
 }
 
 template <class Platform>
 void ManagerCore<Platform>::retire() noexcept {
-  close();
-  for (const auto& member : tables.peek()->members) {
-    member->retire();
-  }
+  closed_.store(true, std::memory_order_release);  // [manager.closed] -> is_closed()
+  topology.retire();
 }
 
 }  // namespace shard::detail

@@ -27,10 +27,13 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   BasicMutex(const BasicMutex&) = delete;
   BasicMutex& operator=(const BasicMutex&) = delete;
 
-  SHARD_ALWAYS_INLINE void lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    if (!try_lock()) [[unlikely]] {
-      lock_contended();
+  /// True if it had to wait.
+  SHARD_ALWAYS_INLINE bool lock() noexcept SHARD_ACQUIRE() SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    if (try_lock()) [[likely]] {
+      return false;
     }
+    lock_contended();
+    return true;
   }
 
   [[nodiscard]] SHARD_ALWAYS_INLINE bool try_lock() noexcept SHARD_TRY_ACQUIRE(true) {
@@ -67,12 +70,15 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
       Platform::relax();
     }
     waiters_.fetch_add(1, std::memory_order_seq_cst);  // [mutex.waiters]
-    if (process_barriers_) {
-      Platform::process_barrier();
-    }
+    // Without the barrier it would not be safe to park; then this thread spins on.
+    const bool may_park = !process_barriers_ || Platform::process_barrier();
     while (word_.exchange(kHeld, std::memory_order_seq_cst) !=
            kFree) {  // [mutex.word] [mutex.waiters]
-      Platform::park(word_, kHeld);
+      if (may_park) {
+        Platform::park(word_, kHeld);
+      } else {
+        Platform::relax();
+      }
     }
     waiters_.fetch_sub(1, std::memory_order_relaxed);  // a wake-up in vain until this is seen
   }
@@ -87,13 +93,18 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
 template <class Mutex>
 class SHARD_SCOPED_CAPABILITY LockGuard {
  public:
-  explicit LockGuard(Mutex& mutex) noexcept SHARD_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  explicit LockGuard(Mutex& mutex) noexcept SHARD_ACQUIRE(mutex)
+      : mutex_(mutex), contended_(mutex_.lock()) {}
   LockGuard(const LockGuard&) = delete;
   LockGuard& operator=(const LockGuard&) = delete;
   ~LockGuard() SHARD_RELEASE() { mutex_.unlock(); }
 
+  /// Did taking it have to wait?
+  [[nodiscard]] bool contended() const noexcept { return contended_; }
+
  private:
   Mutex& mutex_;
+  const bool contended_;
 };
 
 }  // namespace shard::detail

@@ -41,8 +41,9 @@ struct SHARD_EXPORT SystemPlatform {
   static bool enable_process_barrier() noexcept;
 
   /// Returns after every running thread of the process has executed a full memory barrier: membarrier(2),
-  /// private expedited. A few microseconds; an interrupt to the cores that run threads of this process.
-  static void process_barrier() noexcept;
+  /// private expedited. A few microseconds; an interrupt to the cores that run threads of this process. False if the
+  /// system refuses it all of a sudden (a seccomp filter that was installed after it had been enabled).
+  static bool process_barrier() noexcept;
 };
 
 /// Parking over a mutex and condition variables, for systems without a futex; it is compiled and

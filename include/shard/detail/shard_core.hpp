@@ -15,6 +15,7 @@
 #include "shard/detail/annotations.hpp"
 #include "shard/detail/arena.hpp"
 #include "shard/detail/event_count.hpp"
+#include "shard/detail/fence.hpp"
 #include "shard/detail/mutex.hpp"
 #include "shard/detail/platform.hpp"
 #include "shard/detail/ring.hpp"
@@ -89,40 +90,64 @@ class ShardCore {
 
   /// A version that no table has: pushes by it never land.
   static constexpr std::uint64_t kClosed = std::numeric_limits<std::uint64_t>::max();
+  /// One of so many pushes is measured, and every one that had to wait for the lock.
+  static constexpr std::uint64_t kSampleEvery = 256;
+  static constexpr std::uint32_t kNoSlot = 0xFFFF;
+
   /// The version that handles push by: any shard that is not closed takes it.
   static constexpr std::uint64_t kAnyVersion = kClosed - 1;
 
-  ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock);
+  /// \param closed  made without taking events, until open()
+  ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock, bool closed = false);
   ShardCore(const ShardCore&) = delete;
   ShardCore& operator=(const ShardCore&) = delete;
   ~ShardCore() { retire(); }
 
   /// Pushes one event that is within the limits, if there is room: accepted, or else full, stale or
   /// timestamps_exhausted, and then nothing has happened and push() decides.
+  /// \param slot  by which it is routed, or kNoSlot
   [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_if_room(std::uint64_t version, const Item& item,
-                                                         Timestamp now) noexcept
+                                                         std::uint32_t slot, Timestamp now) noexcept
       SHARD_EXCLUDES(producer_, pop_) {
-    const LockGuard lock(producer_);
-    if (version < min_version_) [[unlikely]] {
-      return Verdict::stale;
+    Verdict verdict;
+    Measured measured;
+    {
+      const LockGuard lock(producer_);
+      if (version < min_version_) [[unlikely]] {
+        return Verdict::stale;
+      }
+      const auto room = measure(item);
+      if (!has_room(room.cost, pushed())) [[unlikely]] {
+        return Verdict::full;
+      }
+      verdict = push_fitting(item, room, now);
+      measured = to_measure(lock.contended(), 1);
     }
-    const auto room = measure(item);
-    if (!has_room(room.cost, pushed())) [[unlikely]] {
-      return Verdict::full;
+    if (measured != Measured::no) [[unlikely]] {
+      sample(now, measured, slot);
     }
-    return push_fitting(item, room, now);
+    return verdict;
   }
 
   /// Pushes one event that is within the limits; when it does not fit, the mode decides. On anything but
   /// accepted the item's buffer, if it has one, is still the caller's.
-  [[nodiscard]] Verdict push(std::uint64_t version, const Item& item, Timestamp now,
-                             Waiting& waiting) noexcept SHARD_EXCLUDES(producer_, pop_);
+  [[nodiscard]] Verdict push(std::uint64_t version, const Item& item, std::uint32_t slot,
+                             Timestamp now, Waiting& waiting) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
+
+  /// Which pushes sample() looks at: all that waited for the lock, and one in kSampleEvery of the others.
+  enum class Measured : std::uint8_t { no, waited, sampled };
+  /// Notes what a push has cost and where it was routed. Called without a lock, since it reads the clock, which may be
+  /// the host's.
+  SHARD_NOINLINE void sample(Timestamp before, Measured measured, std::uint32_t slot) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
 
   struct GroupResult {
     Verdict verdict = Verdict::accepted;
     GroupIndex rest = kGroupEnd;  ///< the first event that has no outcome yet
     std::uint16_t accepted = 0;
-    std::uint16_t invalid = 0;  ///< the caller counts them
+    std::uint16_t invalid = 0;         ///< the caller counts them
+    Measured measured = Measured::no;  ///< for sample()
     bool refused = false;  ///< the rest of the call's events for this shard must be refused too
   };
 
@@ -147,8 +172,36 @@ class ShardCore {
   std::size_t pop(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
       SHARD_EXCLUDES(pop_);
 
-  /// From here on nothing by a table older than `version` can land. Wakes who waits for room.
-  void raise_min_version(std::uint64_t version) noexcept SHARD_EXCLUDES(producer_);
+  /// From here on nothing by a table older than `version` can land. Wakes who waits for room. Returns the
+  /// position that the next event or fence would take: all that has been accepted lies before it.
+  std::uint64_t raise_min_version(std::uint64_t version) noexcept SHARD_EXCLUDES(producer_);
+
+  /// Undoes the closing of a shard that was made closed and was in no table yet.
+  void open() noexcept SHARD_EXCLUDES(producer_);
+
+  /// Puts a fence behind everything accepted so far. Cannot fail, also when the ring is full. The fence belongs
+  /// to the shard from now on; it is not passed before its `until` is set.
+  void place_fence(std::unique_ptr<Fence<Platform>> fence) noexcept SHARD_EXCLUDES(producer_, pop_);
+
+  /// Has all before this position left, and no fence before it remains?
+  [[nodiscard]] std::uint64_t watermark() const noexcept {
+    return watermark_.load(std::memory_order_acquire);  // [shard.watermark] <- publish_watermark()
+  }
+
+  /// Has the shard got past everything before `position`? A fence that nobody has passed yet, because nobody pops
+  /// here now, is passed if it can be.
+  [[nodiscard]] bool is_past(std::uint64_t position) noexcept {
+    if (watermark() < position) {
+      try_pass_fences();
+    }
+    return watermark() >= position;
+  }
+
+  /// Is nothing left in a closed shard, neither event nor fence?
+  [[nodiscard]] bool is_drained() noexcept SHARD_EXCLUDES(producer_, pop_);
+
+  /// Does a fence hold back what is queued?
+  [[nodiscard]] bool is_fenced() noexcept SHARD_EXCLUDES(pop_);
 
   /// Closes, counts what is left as abandoned, and frees ring and arena.
   void retire() noexcept SHARD_EXCLUDES(producer_, pop_);
@@ -179,11 +232,13 @@ class ShardCore {
     return static_cast<std::size_t>(std::min<std::uint64_t>(length, usable_));
   }
 
+  /// Bytes in use, as a part of what fits; 0 .. 1.
+  [[nodiscard]] double fill_of_bytes() const noexcept {
+    return static_cast<double>(arena_.used()) / static_cast<double>(arena_.size());
+  }
   /// The larger of events and bytes in use, as a part of what fits; 0 .. 1.
   [[nodiscard]] double fill_ratio() const noexcept {
-    const auto events = static_cast<double>(length()) / static_cast<double>(usable_);
-    const auto bytes = static_cast<double>(arena_.used()) / static_cast<double>(arena_.size());
-    return std::max(events, bytes);
+    return std::max(static_cast<double>(length()) / static_cast<double>(usable_), fill_of_bytes());
   }
 
   /// Events pushed and events gone, for whoever wants to see that nothing moved in between.
@@ -193,8 +248,9 @@ class ShardCore {
     bool operator==(const Positions&) const = default;
   };
   [[nodiscard]] Positions positions() const noexcept {
+    // Acquire for both: whoever reads positions twice reads them in that order.
     const auto head = head_.load(std::memory_order_acquire);  // [shard.head]
-    return {pushed_.load(std::memory_order_relaxed), head};
+    return {pushed_.load(std::memory_order_acquire), head};
   }
 
   [[nodiscard]] Ledger ledger() const noexcept;
@@ -204,6 +260,33 @@ class ShardCore {
       SHARD_EXCLUDES(pop_);
   /// The sums of those, all of the same moment.
   [[nodiscard]] DispatchStats dispatch_stats() const noexcept;
+
+  /// What producers' pushes cost, since the shard was made: sums that only grow, for rates over a window.
+  struct PushCosts {
+    std::uint64_t pushed = 0;
+    std::uint64_t waited_ns =
+        0;  ///< by pushes that waited for the lock, from before it to after the push
+    std::uint64_t sampled = 0;     ///< pushes measured that did not wait
+    std::uint64_t sampled_ns = 0;  ///< by those
+  };
+  [[nodiscard]] PushCosts push_costs() const noexcept {
+    return {pushed_.load(std::memory_order_relaxed), waited_ns_.load(std::memory_order_relaxed),
+            sampled_.load(std::memory_order_relaxed), sampled_ns_.load(std::memory_order_relaxed)};
+  }
+
+  /// The slots of the last sampled pushes; kNoSlot where there is none. Each stands for kSampleEvery events.
+  static constexpr std::size_t kSlotSamples = 64;
+  [[nodiscard]] std::array<std::uint16_t, kSlotSamples> sampled_slots() const noexcept {
+    std::array<std::uint16_t, kSlotSamples> slots;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      slots[i] =
+          sampled_slots_[i].load(std::memory_order_relaxed);  // a statistic: any mixture will do
+    }
+    return slots;
+  }
+
+  /// When the oldest event in the ring was accepted; nothing if there is none. Takes the pop lock for a moment.
+  [[nodiscard]] std::optional<Timestamp> oldest() noexcept SHARD_EXCLUDES(pop_);
 
   [[nodiscard]] Stats stats() const noexcept {
     // What left is read before what came: a consumer counts after it has seen the push. [shard.out]
@@ -240,7 +323,8 @@ class ShardCore {
         std::memory_order_relaxed);  // written under producer_, which the caller holds
   }
 
-  [[nodiscard]] Room measure(const Item& item) const noexcept SHARD_REQUIRES(producer_) {
+  [[nodiscard]] SHARD_ALWAYS_INLINE Room measure(const Item& item) const noexcept
+      SHARD_REQUIRES(producer_) {
     const bool owned = (item.flags & Record::kOwned) != 0;
     const auto size = static_cast<std::uint32_t>(item.payload.size());
     const auto place =
@@ -250,7 +334,7 @@ class ShardCore {
   }
 
   /// Is there room for one more event of `cost` bytes behind `pushed` events?
-  [[nodiscard]] bool has_room(std::uint64_t cost, std::uint64_t pushed) noexcept
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool has_room(std::uint64_t cost, std::uint64_t pushed) noexcept
       SHARD_REQUIRES(producer_) {
     if (pushed - head_seen_ >= usable_) [[unlikely]] {
       head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
@@ -306,6 +390,14 @@ class ShardCore {
     return Verdict::accepted;
   }
 
+  [[nodiscard]] Measured to_measure(bool contended, std::uint64_t just_pushed) const noexcept
+      SHARD_REQUIRES(producer_) {
+    if (contended) [[unlikely]] {
+      return Measured::waited;
+    }
+    return pushed() % kSampleEvery < just_pushed ? Measured::sampled : Measured::no;
+  }
+
   /// What the mode says of an event that does not fit: accepted if it may be pushed after
   /// evict_for(), else why not, counted.
   [[nodiscard]] Verdict decide_overflow(std::uint64_t cost, Waiting& waiting) noexcept
@@ -321,6 +413,18 @@ class ShardCore {
       SHARD_REQUIRES(pop_);
   /// Gives room back after `events` records that cost `cost` bytes have been copied or dropped.
   void release_records(std::size_t events, std::uint64_t cost) noexcept SHARD_REQUIRES(pop_);
+  /// Takes away the fences that the head has reached and whose source has got past their position; how many
+  /// events may be popped before the first that remains.
+  [[nodiscard]] std::uint64_t pass_fences() noexcept SHARD_REQUIRES(pop_);
+  /// The same unless another thread holds the pop lock, which then does it. Called with the pop locks of shards held
+  /// that wait for this one, so it must not wait for the lock: two shards can wait for each other's older events.
+  void try_pass_fences() noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    if (pop_.try_lock()) {
+      static_cast<void>(pass_fences());
+      pop_.unlock();
+    }
+  }
+  void publish_watermark() noexcept SHARD_REQUIRES(pop_);
   void chain_if_owned(const Record& record, BufferAccess::Chain& chain) const noexcept;
   struct Hold {
     std::size_t events = 0;
@@ -356,13 +460,23 @@ class ShardCore {
   Count rejected_full_{0};
   Count rejected_timeout_{0};
   std::uint64_t overflows_ SHARD_GUARDED_BY(producer_) = 0;
+  std::uint64_t fences_placed_ SHARD_GUARDED_BY(producer_) = 0;
   EventCount<Platform> space_;
+  Count waited_ns_{0};
+  Count sampled_{0};
+  Count sampled_ns_{0};
+  std::atomic<std::uint32_t> slots_sampled_{0};
+  std::array<std::atomic<std::uint16_t>, kSlotSamples> sampled_slots_;
 
   // The consumer's side.
   alignas(kCacheLine) BasicMutex<Platform> pop_;
   std::uint32_t stage_begin_ SHARD_GUARDED_BY(pop_) = 0;
   std::uint32_t stage_end_ SHARD_GUARDED_BY(pop_) = 0;
   Atomic<std::uint64_t> head_{0};  ///< events that have left; written under pop_
+  std::uint64_t fences_passed_ SHARD_GUARDED_BY(pop_) = 0;
+  std::unique_ptr<Fence<Platform>> first_fence_ SHARD_GUARDED_BY(pop_);
+  Fence<Platform>* last_fence_ SHARD_GUARDED_BY(pop_) = nullptr;
+  Atomic<std::uint64_t> watermark_{0};  ///< lowest position that has not left; written under pop_
   Count returned_{0};
   Count evicted_{0};
   Count abandoned_{0};

@@ -8,14 +8,35 @@
 namespace shard::detail {
 
 template <class Platform>
-ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock)
+ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock,
+                               bool closed)
     : id_(id),
       usable_(static_cast<std::uint32_t>(options.ring_capacity - 1)),
       backpressure_(options.backpressure),
       clock_(clock),
+      min_version_(closed ? kClosed : 0),
       arena_(options.ring_bytes),
       ring_(std::in_place, options.ring_capacity),
-      stage_(std::make_unique<Stage>()) {}
+      stage_(std::make_unique<Stage>()) {
+  for (auto& slot : sampled_slots_) {
+    slot.store(static_cast<std::uint16_t>(kNoSlot), std::memory_order_relaxed);
+  }
+}
+
+template <class Platform>
+void ShardCore<Platform>::sample(Timestamp before, Measured measured, std::uint32_t slot) noexcept {
+  // Virtual time says nothing about what a push costs. Statistics order nothing: relaxed.
+  const auto now = clock_.is_real() ? clock_.now() : before;
+  const auto took = now > before ? now.nanoseconds - before.nanoseconds : 0;
+  if (measured == Measured::waited) {
+    waited_ns_.fetch_add(took, std::memory_order_relaxed);
+  } else {
+    sampled_.fetch_add(1, std::memory_order_relaxed);
+    sampled_ns_.fetch_add(took, std::memory_order_relaxed);
+  }
+  const auto place = slots_sampled_.fetch_add(1, std::memory_order_relaxed) % kSlotSamples;
+  sampled_slots_[place].store(static_cast<std::uint16_t>(slot), std::memory_order_relaxed);
+}
 
 // ---------------------------------------------------------------------------------- overflow
 
@@ -88,26 +109,35 @@ void ShardCore<Platform>::evict_for(std::uint64_t cost, BufferAccess::Chain& evi
 }
 
 template <class Platform>
-Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, Timestamp now,
-                                  Waiting& waiting) noexcept {
+Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::uint32_t slot,
+                                  Timestamp now, Waiting& waiting) noexcept {
   BufferAccess::Chain evicted;  // outlives the locks: releasing a buffer runs the host's code
-  const LockGuard lock(producer_);
-  if (version < min_version_) {
-    return Verdict::stale;
-  }
-  if (next_timestamp_ > Timestamp::max().nanoseconds) {
-    return verdict(Outcome::timestamps_exhausted);  // before anything is evicted for it
-  }
-  const auto room = measure(item);
-  if (!has_room(room.cost, pushed())) {
-    const auto decision = decide_overflow(room.cost, waiting);
-    if (decision != Verdict::accepted) {
-      return decision;
+  Verdict verdict_of_push;
+  Measured measured;
+  {
+    const LockGuard lock(producer_);
+    if (version < min_version_) {
+      return Verdict::stale;
     }
-    const LockGuard consumer(pop_);
-    evict_for(room.cost, evicted);
+    if (next_timestamp_ > Timestamp::max().nanoseconds) {
+      return verdict(Outcome::timestamps_exhausted);  // before anything is evicted for it
+    }
+    const auto room = measure(item);
+    if (!has_room(room.cost, pushed())) {
+      const auto decision = decide_overflow(room.cost, waiting);
+      if (decision != Verdict::accepted) {
+        return decision;
+      }
+      const LockGuard consumer(pop_);
+      evict_for(room.cost, evicted);
+    }
+    verdict_of_push = push_fitting(item, room, now);
+    measured = to_measure(lock.contended(), 1);
   }
-  return push_fitting(item, room, now);
+  if (measured != Measured::no) {
+    sample(now, measured, slot);
+  }
+  return verdict_of_push;
 }
 
 template <class Platform>
@@ -214,6 +244,7 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
     ++result.accepted;
   }
   publish();
+  result.measured = to_measure(lock.contended(), result.accepted);
   result.rest = at;
   return result;
 }
@@ -234,6 +265,7 @@ void ShardCore<Platform>::release_records(std::size_t events, std::uint64_t cost
   arena_.free(cost);
   head_.store(head_.load(std::memory_order_relaxed) + events,
               std::memory_order_release);  // [shard.head] -> has_room(), length(), ledger()
+  publish_watermark();
 }
 
 template <class Platform>
@@ -258,9 +290,14 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
   const auto turn = ring_->read_turn();
   // What an earlier pop or eviction has left staged says nothing of what the ring holds behind it.
   const bool leftover = stage_begin_ != stage_end_;
+  const auto before_fence = pass_fences();
+  if (before_fence == 0) {
+    return hold;
+  }
   const auto records = staged(turn);
   const auto room_bytes = EventBatchAccess::byte_room(out);
-  const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out)});
+  const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out),
+                               static_cast<std::size_t>(before_fence)});
 
   // Blocks that lie one after the other are copied as one run; there are two when the circle wraps.
   struct Run {
@@ -375,12 +412,80 @@ std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_eve
 // ---------------------------------------------------------------------------------- closing, counts
 
 template <class Platform>
-void ShardCore<Platform>::raise_min_version(std::uint64_t version) noexcept {
+std::uint64_t ShardCore<Platform>::raise_min_version(std::uint64_t version) noexcept {
+  std::uint64_t tail = 0;
   {
     const LockGuard lock(producer_);
     min_version_ = std::max(min_version_, version);
+    tail = pushed() + fences_placed_;
   }
   space_.notify_all();  // whoever waits for room here has to look for another shard
+  return tail;
+}
+
+template <class Platform>
+void ShardCore<Platform>::open() noexcept {
+  const LockGuard lock(producer_);
+  min_version_ = 0;
+}
+
+// ---------------------------------------------------------------------------------- fences
+
+template <class Platform>
+void ShardCore<Platform>::place_fence(std::unique_ptr<Fence<Platform>> fence) noexcept {
+  const LockGuard producer(producer_);  // nothing is pushed meanwhile, so the place is the end
+  const LockGuard consumer(pop_);
+  fence->event = pushed();
+  fence->position = pushed() + fences_placed_;
+  ++fences_placed_;
+  auto* const placed = fence.get();
+  (last_fence_ == nullptr ? first_fence_ : last_fence_->next) = std::move(fence);
+  last_fence_ = placed;
+}
+
+template <class Platform>
+std::uint64_t ShardCore<Platform>::pass_fences() noexcept {
+  const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
+  while (first_fence_ != nullptr) {
+    if (first_fence_->event > head) {
+      return first_fence_->event - head;
+    }
+    // [fence.until] <- Topology::move_slots(): unresolved is larger than any watermark but that of a stopped
+    // shard, which no change takes slots from.
+    const auto until = first_fence_->until.load(std::memory_order_acquire);
+    if (until == Fence<Platform>::kUnresolved || !first_fence_->source->is_past(until)) {
+      return 0;
+    }
+    first_fence_ = std::move(first_fence_->next);
+    if (first_fence_ == nullptr) {
+      last_fence_ = nullptr;
+    }
+    ++fences_passed_;
+    publish_watermark();
+  }
+  return std::numeric_limits<std::uint64_t>::max();
+}
+
+template <class Platform>
+void ShardCore<Platform>::publish_watermark() noexcept {
+  // An eviction may move the head past a fence; the fence still counts from where it stands.
+  const auto head = head_.load(std::memory_order_relaxed) + fences_passed_;
+  watermark_.store(first_fence_ == nullptr ? head : std::min(head, first_fence_->position),
+                   std::memory_order_release);  // [shard.watermark] -> watermark()
+}
+
+template <class Platform>
+bool ShardCore<Platform>::is_drained() noexcept {
+  const LockGuard producer(producer_);
+  const LockGuard consumer(pop_);
+  return min_version_ == kClosed && pushed() == head_.load(std::memory_order_relaxed) &&
+         pass_fences() != 0 && first_fence_ == nullptr;
+}
+
+template <class Platform>
+bool ShardCore<Platform>::is_fenced() noexcept {
+  const LockGuard lock(pop_);
+  return pass_fences() == 0;
 }
 
 template <class Platform>
@@ -392,6 +497,10 @@ void ShardCore<Platform>::retire() noexcept {
   if (!ring_) {
     return;
   }
+  // Only a shard that has let everything go lets pass what waits for it. What is abandoned here never leaves, or
+  // another shard could hand out younger events of a key, until its own turn to be retired.
+  const bool drained = pushed() == head_.load(std::memory_order_relaxed) && pass_fences() != 0 &&
+                       first_fence_ == nullptr;
   {
     const auto turn = ring_->read_turn();
     for (auto records = staged(turn); !records.empty(); records = staged(turn)) {
@@ -402,8 +511,18 @@ void ShardCore<Platform>::retire() noexcept {
       }
       stage_begin_ = stage_end_;
       add(abandoned_, records.size());
-      release_records(records.size(), cost);
+      arena_.free(cost);
+      head_.store(head_.load(std::memory_order_relaxed) + records.size(),
+                  std::memory_order_release);  // [shard.head] -> length(), ledger(); no watermark
     }
+  }
+  while (first_fence_ != nullptr) {  // what this one waited for does not matter any more
+    first_fence_ = std::move(first_fence_->next);
+  }
+  last_fence_ = nullptr;
+  if (drained) {
+    watermark_.store(std::numeric_limits<std::uint64_t>::max(),
+                     std::memory_order_release);  // [shard.watermark] -> watermark()
   }
   ring_.reset();
   stage_.reset();
@@ -426,6 +545,17 @@ Ledger ShardCore<Platform>::ledger() const noexcept {
   ledger.accepted = pushed_.load(std::memory_order_relaxed);
   ledger.queued = std::min<std::uint64_t>(ledger.accepted - head, usable_);
   return ledger;
+}
+
+template <class Platform>
+std::optional<Timestamp> ShardCore<Platform>::oldest() noexcept {
+  const LockGuard lock(pop_);
+  if (!ring_) {
+    return std::nullopt;
+  }
+  const auto turn = ring_->read_turn();
+  const auto records = staged(turn);
+  return records.empty() ? std::nullopt : std::optional(Timestamp{records.front().timestamp()});
 }
 
 template <class Platform>

@@ -82,18 +82,25 @@ class SnapshotCell {
     return version_.load(std::memory_order_relaxed);  // a hint: the value itself comes under mutex_
   }
 
-  /// Makes `next` the current value. Throws std::bad_alloc, and then has changed nothing.
-  void publish(std::shared_ptr<const T> next) SHARD_EXCLUDES(mutex_) {
-    std::vector<std::shared_ptr<const T>> done;  // destroyed after the lock is released
+  /// Makes room for what publish() does, so that it cannot fail. Throws std::bad_alloc.
+  void prepare_to_publish() SHARD_EXCLUDES(mutex_) {
     const LockGuard lock(mutex_);
     retired_.reserve(retired_.size() + 1);
-    done.reserve(retired_.size());
-    const auto unused = std::partition(retired_.begin(), retired_.end(),
-                                       [](const auto& value) { return value.use_count() > 1; });
-    std::move(unused, retired_.end(), std::back_inserter(done));
-    retired_.erase(unused, retired_.end());
-    version_.store(next->version, std::memory_order_relaxed);
-    retired_.push_back(std::exchange(current_, std::move(next)));
+    unused_.reserve(retired_.size() + 1);
+  }
+
+  /// Makes `next` the current value, after prepare_to_publish(). Destroys the replaced ones that nobody uses any more.
+  void publish(std::shared_ptr<const T> next) noexcept SHARD_EXCLUDES(mutex_) {
+    {
+      const LockGuard lock(mutex_);
+      version_.store(next->version, std::memory_order_relaxed);
+      retired_.push_back(std::exchange(current_, std::move(next)));
+      const auto unused = std::partition(retired_.begin(), retired_.end(),
+                                         [](const auto& value) { return value.use_count() > 1; });
+      std::move(unused, retired_.end(), std::back_inserter(unused_));
+      retired_.erase(unused, retired_.end());
+    }
+    unused_.clear();  // outside of the lock: destroying a value may take long
   }
 
  private:
@@ -102,6 +109,7 @@ class SnapshotCell {
   mutable BasicMutex<Platform> mutex_;
   std::shared_ptr<const T> current_ SHARD_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<const T>> retired_ SHARD_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<const T>> unused_;  ///< on their way out of retired_; the publisher's
 };
 
 }  // namespace shard::detail
