@@ -108,6 +108,10 @@ class ManagerCore {
 
   /// Throws ConfigError, std::bad_alloc.
   explicit ManagerCore(const ManagerOptions& given);
+  ManagerCore(const ManagerCore&) = delete;
+  ManagerCore& operator=(const ManagerCore&) = delete;
+  /// Shards can keep each other alive by fences; retiring them takes those away.
+  ~ManagerCore() { retire(); }
 
   /// Routes and pushes one event. On anything but accepted its buffer is still the caller's.
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit(const Item& item, std::uint32_t slot,
