@@ -156,7 +156,9 @@ void Topology<Platform>::publish_moved(const Table& table, std::shared_ptr<Table
   std::vector<Pair> pairs;
   std::vector<std::uint16_t> sources;
   if (routing() == Routing::keyed) {
-    std::vector<std::uint32_t> moves;   // from in the upper half, to in the lower
+    std::vector<std::uint32_t> moves;  // from in the upper half, to in the lower
+    std::vector<std::uint16_t> last_to(next->members.size(), Table::kNoMember);
+    std::vector<std::uint16_t> last_from(next->members.size(), Table::kNoMember);
     constexpr std::size_t kStride = 4;  // most slots stay: four at a time are compared as one word
     for (std::size_t first = 0; first < table.slots.size(); first += kStride) {
       if (std::memcmp(&table.slots[first], &next->slots[first], kStride * sizeof(std::uint16_t)) ==
@@ -166,9 +168,15 @@ void Topology<Platform>::publish_moved(const Table& table, std::shared_ptr<Table
       for (std::size_t slot = first; slot < first + kStride; ++slot) {
         const auto from = table.slots[slot];
         const auto to = next->slots[slot];
-        if (from != to && from != Table::kNoMember && to != Table::kNoMember) {
+        if (from == to || from == Table::kNoMember || to == Table::kNoMember) {
+          continue;
+        }
+        // A change has one newcomer or one leaver, so one of these finds nearly every pair that is known.
+        if (last_to[from] != to && last_from[to] != from) {
           moves.push_back(std::uint32_t{from} << 16U | to);
         }
+        last_to[from] = to;
+        last_from[to] = from;
       }
     }
     std::sort(moves.begin(), moves.end());
