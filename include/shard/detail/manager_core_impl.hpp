@@ -17,8 +17,7 @@ ManagerCore<Platform>::ManagerCore(const ManagerOptions& given)
     : options((given.validate(), given)),
       clock(options.time_source),
       hasher(options.seed ? *options.seed : random_seed()),
-      slot_shift(64U - static_cast<unsigned>(std::countr_zero(Table::slots_for(
-                           options.scaling ? options.scaling->max_shards : options.shards)))),
+      slot_shift(64U - static_cast<unsigned>(std::countr_zero(Table::slots_for(options)))),
       inline_limit(std::min(options.inline_max, options.max_payload)),
       topology(options, clock),
       scaler(topology, options, clock) {}

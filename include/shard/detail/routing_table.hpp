@@ -40,6 +40,11 @@ struct RoutingTable {
     return std::bit_ceil(std::max<std::size_t>(4096, 16 * shards));
   }
 
+  /// The same for a manager with these options: for as many as there can ever be.
+  [[nodiscard]] static constexpr std::size_t slots_for(const ManagerOptions& options) noexcept {
+    return slots_for(options.scaling ? options.scaling->max_shards : options.shards);
+  }
+
   /// The shard of a slot, or nullptr when none is active.
   [[nodiscard]] Core* member_of(std::uint32_t slot) const noexcept {
     const auto index = slots[slot];

@@ -96,6 +96,10 @@ class Topology {
                                                                 const Clock& clock);
   /// Why nothing can be changed now, if so.
   [[nodiscard]] std::optional<ScalingError> refusal() const noexcept SHARD_REQUIRES(mutex_);
+  /// The index of a shard that is there, if anything can be changed now; else why not.
+  [[nodiscard]] Result<std::uint16_t, ScalingError> changeable(const Table& table,
+                                                               ShardId id) const noexcept
+      SHARD_REQUIRES(mutex_);
   /// A copy to be changed and published.
   [[nodiscard]] std::shared_ptr<Table> next_of(const Table& table) const;
   void publish(std::shared_ptr<Table> next) SHARD_REQUIRES(mutex_);

@@ -28,8 +28,7 @@ std::shared_ptr<const RoutingTable<Platform>> Topology<Platform>::first_table(
     table->members.push_back(
         {std::make_shared<Core>(ShardId{id}, options, clock), ShardState::active});
   }
-  const auto most = options.scaling ? options.scaling->max_shards : options.shards;
-  table->slots = slot_plan::even(Table::slots_for(most), table->active());
+  table->slots = slot_plan::even(Table::slots_for(options), table->active());
   return table;
 }
 
@@ -39,6 +38,19 @@ std::optional<ScalingError> Topology<Platform>::refusal() const noexcept {
     return ScalingError::scaling_disabled;
   }
   return closed_ ? std::optional(ScalingError::closed) : std::nullopt;
+}
+
+template <class Platform>
+Result<std::uint16_t, ScalingError> Topology<Platform>::changeable(const Table& table,
+                                                                   ShardId id) const noexcept {
+  if (const auto refused = refusal()) {
+    return Unexpected{*refused};
+  }
+  const auto index = table.index_of(id);
+  if (index == Table::kNoMember) {
+    return Unexpected{ScalingError::unknown_shard};
+  }
+  return index;
 }
 
 template <class Platform>
@@ -85,14 +97,12 @@ typename Topology<Platform>::Done Topology<Platform>::add(bool force) {
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::activate(ShardId id) {
   const LockGuard lock(mutex_);
-  if (const auto refused = refusal()) {
-    return Unexpected{*refused};
-  }
   const auto table = tables.peek();
-  const auto index = table->index_of(id);
-  if (index == Table::kNoMember) {
-    return Unexpected{ScalingError::unknown_shard};
+  const auto found = changeable(*table, id);
+  if (!found) {
+    return Unexpected{found.error()};
   }
+  const auto index = *found;
   auto& member = table->members[index];
   if (member.state == ShardState::active) {
     return id;
@@ -115,14 +125,12 @@ typename Topology<Platform>::Done Topology<Platform>::activate(ShardId id) {
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::drain(ShardId id) {
   const LockGuard lock(mutex_);
-  if (const auto refused = refusal()) {
-    return Unexpected{*refused};
-  }
   const auto table = tables.peek();
-  const auto index = table->index_of(id);
-  if (index == Table::kNoMember) {
-    return Unexpected{ScalingError::unknown_shard};
+  const auto found = changeable(*table, id);
+  if (!found) {
+    return Unexpected{found.error()};
   }
+  const auto index = *found;
   return drain_locked(*table, index);
 }
 
@@ -256,14 +264,12 @@ template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::remove(ShardId id, EventBatch& queued,
                                                              bool rollback) {
   const LockGuard lock(mutex_);
-  if (const auto refused = refusal()) {
-    return Unexpected{*refused};
-  }
   auto table = tables.peek();
-  const auto index = table->index_of(id);
-  if (index == Table::kNoMember) {
-    return Unexpected{ScalingError::unknown_shard};
+  const auto found = changeable(*table, id);
+  if (!found) {
+    return Unexpected{found.error()};
   }
+  const auto index = *found;
   auto& core = *table->members[index].core;
   if (rollback && table->members[index].state != ShardState::provisioning) {
     return Unexpected{ScalingError::wrong_state};
