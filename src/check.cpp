@@ -24,6 +24,7 @@ MisuseHandler set_misuse_handler(MisuseHandler handler) noexcept {
 namespace detail {
 
 constinit thread_local bool t_in_with_shard = false;
+constinit thread_local const void* t_worker_of = nullptr;
 
 void misuse(const char* what) { g_handler.load()(what); }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "object_reader.hpp"
 
@@ -20,20 +22,31 @@ constexpr std::array kModes{BackpressureMode::drop_newest, BackpressureMode::dro
                             BackpressureMode::fail_producer, BackpressureMode::sample,
                             BackpressureMode::block};
 
-Backpressure read_backpressure(const json& value) {
-  ObjectReader reader(value, "/backpressure");
-  Backpressure backpressure;
-  if (const json* mode = reader.find("mode")) {
-    const auto found =
-        std::find_if(kModes.begin(), kModes.end(), [mode](BackpressureMode candidate) {
-          return mode->is_string() && mode->get_ref<const std::string&>() == to_string(candidate);
-        });
-    if (found == kModes.end()) {
-      throw ConfigError(reader.place("mode"), shown(*mode),
-                        R"("drop_newest", "drop_oldest", "fail_producer", "sample" or "block")");
-    }
-    backpressure.mode = *found;
+constexpr std::array kRoutings{Routing::balanced, Routing::keyed};
+
+/// Reads the member `name` if it is there: one of `all`, by its name.
+template <class Enum, std::size_t kCount>
+void read_name(ObjectReader& reader, const std::string& name, const std::array<Enum, kCount>& all,
+               const char* names, Enum& into) {
+  const json* value = reader.find(name);
+  if (value == nullptr) {
+    return;
   }
+  const auto found = std::find_if(all.begin(), all.end(), [value](Enum candidate) {
+    return value->is_string() && value->get_ref<const std::string&>() == to_string(candidate);
+  });
+  if (found == all.end()) {
+    throw ConfigError(reader.place(name), shown(*value), names);
+  }
+  into = *found;
+}
+
+Backpressure read_backpressure(const json& value, std::string pointer) {
+  ObjectReader reader(value, std::move(pointer));
+  Backpressure backpressure;
+  read_name(reader, "mode", kModes,
+            R"("drop_newest", "drop_oldest", "fail_producer", "sample" or "block")",
+            backpressure.mode);
   reader.read("rate", backpressure.rate);
   auto timeout = backpressure.timeout.count();
   reader.read("timeout_ns", timeout);
@@ -42,18 +55,19 @@ Backpressure read_backpressure(const json& value) {
   return backpressure;
 }
 
-/// "backpressure.timeout", as the struct spells it, is /backpressure/timeout_ns in JSON.
-std::string pointer_of(const std::string& field) {
-  std::string pointer = "/" + field;
-  std::replace(pointer.begin(), pointer.end(), '.', '/');
-  return pointer == "/backpressure/timeout" ? pointer + "_ns" : pointer;
+/// "backpressure.timeout", as the struct spells it, is .../backpressure/timeout_ns in JSON.
+std::string pointer_of(const std::string& field, std::string_view pointer) {
+  std::string place = "/" + field;
+  std::replace(place.begin(), place.end(), '.', '/');
+  const auto suffix = place == "/backpressure/timeout" ? "_ns" : "";
+  return std::string(pointer).append(place).append(suffix);
 }
 
 }  // namespace
 
-ManagerOptions manager_options_from_json(const json& json) {
+ManagerOptions manager_options_from_json(const json& json, std::string_view pointer) {
   ManagerOptions options;
-  ObjectReader reader(json, "");
+  ObjectReader reader(json, std::string(pointer));
   reader.read("shards", options.shards);
   reader.read("ring_capacity", options.ring_capacity);
   reader.read("ring_bytes", options.ring_bytes);
@@ -64,13 +78,17 @@ ManagerOptions manager_options_from_json(const json& json) {
     options.seed = reader.integer<std::uint64_t>("seed", *seed);
   }
   if (const auto* backpressure = reader.find("backpressure")) {
-    options.backpressure = read_backpressure(*backpressure);
+    options.backpressure = read_backpressure(*backpressure, reader.place("backpressure"));
   }
+  if (const auto* scaling = reader.find("scaling"); scaling != nullptr && !scaling->is_null()) {
+    options.scaling = scaling_policy_from_json(*scaling, reader.place("scaling"));
+  }
+  read_name(reader, "routing", kRoutings, R"("balanced" or "keyed")", options.routing);
   reader.finish();
   try {
     options.validate();
   } catch (const ConfigError& error) {
-    throw ConfigError(pointer_of(error.field()), error.value(), error.bound());
+    throw ConfigError(pointer_of(error.field(), pointer), error.value(), error.bound());
   }
   return options;
 }
@@ -96,6 +114,8 @@ void to_json(json& json, const ManagerOptions& options) {
        {{"mode", to_string(options.backpressure.mode)},
         {"rate", options.backpressure.rate},
         {"timeout_ns", options.backpressure.timeout.count()}}},
+      {"scaling", options.scaling ? nlohmann::json(*options.scaling) : nlohmann::json()},
+      {"routing", to_string(options.routing)},
   };
 }
 

@@ -78,21 +78,10 @@ JsonText::JsonText(const nlohmann::json& value) noexcept {
 }  // namespace detail
 
 void to_json(nlohmann::json& json, const Ledger& ledger) {
-  json = nlohmann::json{
-      {"offered", ledger.offered()},
-      {"accepted", ledger.accepted},
-      {"dropped_newest", ledger.dropped_newest},
-      {"rejected_full", ledger.rejected_full},
-      {"rejected_timeout", ledger.rejected_timeout},
-      {"sampled_out", ledger.sampled_out},
-      {"rejected_closed", ledger.rejected_closed},
-      {"rejected_invalid", ledger.rejected_invalid},
-      {"unrouted", ledger.unrouted},
-      {"evicted", ledger.evicted},
-      {"returned", ledger.returned},
-      {"abandoned_queued", ledger.abandoned_queued},
-      {"queued", ledger.queued},
-  };
+  json = nlohmann::json{{"offered", ledger.offered()}};
+  for (const auto& [name, count] : detail::kLedgerCounts) {
+    json[name] = ledger.*count;
+  }
 }
 
 }  // namespace shard

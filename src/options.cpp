@@ -75,6 +75,14 @@ void ManagerOptions::validate() const {
     throw ConfigError("backpressure.mode", std::to_string(static_cast<unsigned>(backpressure.mode)),
                       "one of the modes");
   }
+  if (routing > Routing::keyed) {
+    throw ConfigError("routing", std::to_string(static_cast<unsigned>(routing)),
+                      "one of the routings");
+  }
+  if (scaling) {
+    scaling->validate();
+    require_between("shards", shards, scaling->min_shards, scaling->max_shards);
+  }
 }
 
 }  // namespace shard

@@ -5,13 +5,18 @@
 # does a name here that has no header.
 cmake_minimum_required(VERSION 3.25)
 
-set(layer_0 version ids result bytes buffer outcome ledger scaling options clock event
-            detail/export detail/annotations detail/check detail/hash detail/platform detail/record)
-set(layer_1 detail/mutex detail/event_count detail/ring detail/arena detail/snapshot)
-set(layer_2 detail/fence detail/shard_core detail/shard_core_impl event_batch)
+set(layer_0 version ids result bytes buffer outcome ledger scaling options clock event delivery latency
+            retry batcher
+            detail/export detail/annotations detail/check detail/hash detail/platform detail/record
+            detail/fork detail/thread)
+set(layer_1 detail/mutex detail/event_count detail/ring detail/arena detail/snapshot detail/ready_queue)
+set(layer_2 detail/fence detail/shard_core detail/shard_core_impl event_batch batch
+            adapter pipeline_options pipeline_report)
 set(layer_3 detail/slot_plan mapper detail/routing_table)
 set(layer_4 detail/topology detail/topology_impl detail/scaler detail/scaler_impl detail/manager_core
             detail/manager_core_impl detail/manager_impl shard producer manager)
+set(layer_6 detail/agent detail/lane detail/monitor detail/courier detail/courier_impl)
+set(layer_7 detail/pipeline_core detail/pipeline_core_impl pipeline)
 set(layer_8 json config_json)
 
 set(layers 0 1 2 3 4 5 6 7 8)

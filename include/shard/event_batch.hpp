@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <span>
 #include <utility>
 
 #include "shard/buffer.hpp"
@@ -215,6 +216,33 @@ struct EventBatchAccess {
                                      record.flags()};
     batch.payload_bytes_ += record.size();
     batch.owned_ += record.has(detail::Record::kOwned) ? 1U : 0U;
+  }
+
+  [[nodiscard]] static std::uint64_t timestamp(const EventBatch& batch,
+                                               std::size_t index) noexcept {
+    return batch.entries_[index].timestamp;
+  }
+  [[nodiscard]] static std::uint64_t sequence(const EventBatch& batch, std::size_t index) noexcept {
+    return batch.entries_[index].sequence;
+  }
+
+  /// Of the events `[first, first + size)`, moves those at `indices` (ascending, counted from `first`) behind the others;
+  /// both keep their order, no payload moves, nothing is allocated.
+  static void move_back(EventBatch& batch, std::size_t first, std::size_t size,
+                        std::span<const std::size_t> indices) noexcept {
+    auto* const entries = batch.entries_.get() + first;
+    std::size_t kept = 0;
+    auto next = indices.begin();
+    for (std::size_t i = 0; i < size; ++i) {
+      if (next != indices.end() && *next == i) {
+        ++next;
+      } else {
+        std::swap(entries[kept++], entries[i]);
+      }
+    }
+    // Those that were swapped back are in disorder; their sequence numbers tell what it was.
+    std::sort(entries + kept, entries + size,
+              [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -8,14 +9,16 @@
 
 namespace shard {
 
-/// The counts of a shard or of a whole manager. At quiescence (no ingest and no pop in progress)
+/// The counts of a shard, of a manager or of a pipeline. At quiescence (no ingest, no pop, no delivery in progress)
 ///
 ///     offered()  = accepted + dropped_newest + rejected_full + rejected_timeout + sampled_out
 ///                  + rejected_closed + rejected_invalid + unrouted
-///     accepted   = evicted + returned + abandoned_queued + queued
+///     accepted   = taken + evicted + returned + abandoned_queued + queued
+///     taken      = delivered + dead_lettered + abandoned_batched + possibly_delivered + batched
 ///
 /// hold exactly, per shard and in total. While events move, a snapshot is taken without locks and
-/// never shows more events out than in. `queued` is a gauge; all others never go down.
+/// never shows more events out than in. `queued` and `batched` are gauges; all others never
+/// go down. Without a pipeline nothing is ever taken.
 struct Ledger {
   std::uint64_t accepted = 0;          ///< pushed into a ring
   std::uint64_t dropped_newest = 0;    ///< lost: full, mode drop_newest
@@ -27,9 +30,18 @@ struct Ledger {
   std::uint64_t unrouted = 0;          ///< no active shard (counted at the manager)
 
   std::uint64_t evicted = 0;           ///< lost: made room for newer ones
-  std::uint64_t returned = 0;          ///< handed to whoever popped them
-  std::uint64_t abandoned_queued = 0;  ///< still in the ring when the manager was destroyed
+  std::uint64_t returned = 0;          ///< handed to whoever popped them or removed the shard
+  std::uint64_t abandoned_queued = 0;  ///< still in the ring at the end
   std::uint64_t queued = 0;            ///< in the ring now
+
+  std::uint64_t taken = 0;          ///< moved from the ring into a batch, by a pipeline
+  std::uint64_t delivered = 0;      ///< the adapter says so
+  std::uint64_t dead_lettered = 0;  ///< given up: refused, or tried often or long enough
+  std::uint64_t abandoned_batched =
+      0;  ///< in a batch at the end of close(), every attempt answered
+  std::uint64_t possibly_delivered =
+      0;                      ///< an attempt was under way then, or the adapter does not know
+  std::uint64_t batched = 0;  ///< in a batch now
 
   /// Events that ingest calls have answered for.
   [[nodiscard]] constexpr std::uint64_t offered() const noexcept {
@@ -37,34 +49,60 @@ struct Ledger {
            rejected_closed + rejected_invalid + unrouted;
   }
 
-  /// Events that are gone: taken in and never seen by a consumer, or lost at the door.
+  /// Events that are gone for good: lost at the door, or taken in and neither delivered nor handed to anyone. Dead
+  /// letters and what was possibly delivered are not among them.
   [[nodiscard]] constexpr std::uint64_t lost() const noexcept {
-    return dropped_newest + sampled_out + evicted + abandoned_queued;
+    return dropped_newest + sampled_out + evicted + abandoned_queued + abandoned_batched;
   }
 
-  /// Does accepted = evicted + returned + abandoned_queued + queued hold? Exact at quiescence only.
+  /// Do the two laws above hold? Exact at quiescence only.
   [[nodiscard]] constexpr bool balanced() const noexcept {
-    return accepted == evicted + returned + abandoned_queued + queued;
+    return accepted == taken + evicted + returned + abandoned_queued + queued &&
+           taken == delivered + dead_lettered + abandoned_batched + possibly_delivered + batched;
   }
 
-  constexpr Ledger& operator+=(const Ledger& other) noexcept {
-    accepted += other.accepted;
-    dropped_newest += other.dropped_newest;
-    rejected_full += other.rejected_full;
-    rejected_timeout += other.rejected_timeout;
-    sampled_out += other.sampled_out;
-    rejected_closed += other.rejected_closed;
-    rejected_invalid += other.rejected_invalid;
-    unrouted += other.unrouted;
-    evicted += other.evicted;
-    returned += other.returned;
-    abandoned_queued += other.abandoned_queued;
-    queued += other.queued;
-    return *this;
-  }
+  constexpr Ledger& operator+=(const Ledger& other) noexcept;
 
   bool operator==(const Ledger&) const = default;
 };
+
+namespace detail {
+
+struct LedgerCount {
+  const char* name;
+  std::uint64_t Ledger::*count;
+};
+/// Every count, in the order in which it is shown.
+inline constexpr std::array kLedgerCounts{
+    LedgerCount{"accepted", &Ledger::accepted},
+    LedgerCount{"dropped_newest", &Ledger::dropped_newest},
+    LedgerCount{"rejected_full", &Ledger::rejected_full},
+    LedgerCount{"rejected_timeout", &Ledger::rejected_timeout},
+    LedgerCount{"sampled_out", &Ledger::sampled_out},
+    LedgerCount{"rejected_closed", &Ledger::rejected_closed},
+    LedgerCount{"rejected_invalid", &Ledger::rejected_invalid},
+    LedgerCount{"unrouted", &Ledger::unrouted},
+    LedgerCount{"evicted", &Ledger::evicted},
+    LedgerCount{"returned", &Ledger::returned},
+    LedgerCount{"abandoned_queued", &Ledger::abandoned_queued},
+    LedgerCount{"queued", &Ledger::queued},
+    LedgerCount{"taken", &Ledger::taken},
+    LedgerCount{"delivered", &Ledger::delivered},
+    LedgerCount{"dead_lettered", &Ledger::dead_lettered},
+    LedgerCount{"abandoned_batched", &Ledger::abandoned_batched},
+    LedgerCount{"possibly_delivered", &Ledger::possibly_delivered},
+    LedgerCount{"batched", &Ledger::batched},
+};
+static_assert(sizeof(Ledger) == kLedgerCounts.size() * sizeof(std::uint64_t), "none is forgotten");
+
+}  // namespace detail
+
+constexpr Ledger& Ledger::operator+=(const Ledger& other) noexcept {
+  for (const auto& [name, count] : detail::kLedgerCounts) {
+    this->*count += other.*count;
+  }
+  return *this;
+}
 
 /// The ledger as text, a line per count that is not zero, for logs and examples.
 /// Threads: any. Allocates.
@@ -74,7 +112,7 @@ struct Ledger {
 struct Stats {
   std::uint64_t events_ingested = 0;    ///< accepted
   std::uint64_t events_dropped = 0;     ///< dropped_newest + sampled_out + evicted
-  std::uint64_t events_dispatched = 0;  ///< returned
+  std::uint64_t events_dispatched = 0;  ///< returned + delivered
 };
 
 /// Sums over the batches that a consumer has reported with Shard::record_batch_dispatch(), all of one

@@ -21,6 +21,11 @@
 
 namespace shard {
 
+namespace detail {
+template <class Platform>
+class PipelineCore;
+}
+
 /// Takes events from many threads into shards, from which they are popped in batches.
 ///
 ///     shard::Manager manager{{.shards = 4, .backpressure = shard::Backpressure::drop_oldest()}};
@@ -47,7 +52,7 @@ class BasicManager {
   BasicManager(const BasicManager&) = delete;
   BasicManager& operator=(const BasicManager&) = delete;
   /// Closes; what nobody popped counts as abandoned_queued. Handles stay valid.
-  ~BasicManager() { core_->retire(); }
+  ~BasicManager() { core_->retire(); }  // does nothing in a forked child
 
   /// Takes an event in. Its shard is chosen by the hash of its key or, without one, of its payload.
   /// Waits only if the mode is block and the shard is full. The bytes may be reused on return.
@@ -129,14 +134,14 @@ class BasicManager {
   bool with_shard(ShardId id, Use&& use) {
     detail::check_not_in_with_shard();
     const auto core = core_->find(id);
-    if (core == nullptr) {
+    if (core == nullptr) {  // nor is there any in a forked child
       return false;
     }
-    BufferAccess::Chain evicted;          // outlives the locks
+    typename LockedShard::Afterwards afterwards{*core};  // outlives the locks
     const auto now = core_->clock.now();  // it may be the host's, so not under the locks
     core->with_locks([&] {
       const detail::InWithShard inside;
-      LockedShard locked(*core_, *core, now, evicted);
+      LockedShard locked(*core_, afterwards, now);
       std::forward<Use>(use)(locked);
     });
     return true;
@@ -285,6 +290,10 @@ class BasicManager {
  private:
   using Core = detail::ManagerCore<Platform>;
   using Table = detail::RoutingTable<Platform>;
+  friend class detail::PipelineCore<Platform>;
+
+  /// The part of a pipeline that takes the events in.
+  explicit BasicManager(std::shared_ptr<Core> core) noexcept : core_(std::move(core)) {}
 
   [[nodiscard]] Result<ShardId, ScalingError> added(Result<ShardId, ScalingError> result) {
     if (result) {

@@ -45,6 +45,7 @@ struct Rebalance {
 /// What came of a decision, or of a tick of Manager::run_scaling().
 struct ScalingReport {
   ScalingDecision decision = {};
+  bool measured = false;  ///< a metrics window had ended; run_scaling() does nothing otherwise
   std::vector<ShardId> added = {};                     ///< made and activated
   std::vector<ShardId> draining = {};                  ///< take no more events from now on
   std::optional<ScalingError> error = std::nullopt;    ///< why less was done than decided

@@ -63,7 +63,7 @@ class BasicShard {
   std::size_t pop_batch_into(EventBatch& out, std::size_t max_events = kUnlimited,
                              std::size_t max_payload_bytes = kUnlimited) const {
     detail::check_not_in_with_shard();
-    return core_->pop(out, max_events, max_payload_bytes);
+    return manager_->is_forked() ? 0 : core_->pop(out, max_events, max_payload_bytes);
   }
   /// The same into a new batch.
   [[nodiscard]] EventBatch pop_batch(std::size_t max_events = kUnlimited) const {
@@ -127,7 +127,8 @@ class BasicLockedShard {
   /// payload_too_large here: they would be copied under the lock).
   [[nodiscard]] Outcome try_push_raw(const RawEvent& event) noexcept
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    return manager_.admit_locked(core_, detail::item_of(event), now_, evicted_);
+    return manager_.admit_locked(core_, detail::item_of(event), now_, afterwards_.evicted,
+                                 afterwards_.announce);
   }
   [[nodiscard]] Outcome try_push(Bytes payload) noexcept {
     return try_push_raw(RawEvent::of(payload));
@@ -142,14 +143,26 @@ class BasicLockedShard {
 
  private:
   friend class BasicManager<Platform>;
-  BasicLockedShard(detail::ManagerCore<Platform>& manager, detail::ShardCore<Platform>& core,
-                   Timestamp now, BufferAccess::Chain& evicted) noexcept
-      : manager_(manager), core_(core), now_(now), evicted_(evicted) {}
+
+  /// What is left to do when the locks are released.
+  struct Afterwards {
+    detail::ShardCore<Platform>& core;
+    BufferAccess::Chain evicted = {};
+    bool announce = false;
+    ~Afterwards() {
+      if (announce) {
+        core.announce();
+      }
+    }
+  };
+  BasicLockedShard(detail::ManagerCore<Platform>& manager, Afterwards& afterwards,
+                   Timestamp now) noexcept
+      : manager_(manager), core_(afterwards.core), now_(now), afterwards_(afterwards) {}
 
   detail::ManagerCore<Platform>& manager_;
   detail::ShardCore<Platform>& core_;
   Timestamp now_;
-  BufferAccess::Chain& evicted_;
+  Afterwards& afterwards_;
 };
 
 extern template class SHARD_EXPORT detail::ShardCore<detail::SystemPlatform>;

@@ -35,7 +35,13 @@ Ledger distinct() {
           .evicted = 256,
           .returned = 512,
           .abandoned_queued = 1024,
-          .queued = 2048};
+          .queued = 2048,
+          .taken = 4096,
+          .delivered = 8192,
+          .dead_lettered = 16384,
+          .abandoned_batched = 32768,
+          .possibly_delivered = 65536,
+          .batched = 131072};
 }
 
 Ledger sum_over_shards(const Manager& manager) {
@@ -48,14 +54,24 @@ Ledger sum_over_shards(const Manager& manager) {
 
 TEST_CASE("offered is the sum of the answers, lost of what no consumer will see", "[R-C1]") {
   CHECK(distinct().offered() == 255);
-  CHECK(distinct().lost() == 2 + 16 + 256 + 1024);
+  CHECK(distinct().lost() == 2 + 16 + 256 + 1024 + 32768);
 }
 
 TEST_CASE("a ledger is balanced when what came in has gone or is queued", "[R-C1]") {
   CHECK(Ledger{}.balanced());
   CHECK(Ledger{.accepted = 10, .evicted = 1, .returned = 2, .abandoned_queued = 3, .queued = 4}
             .balanced());
+  CHECK(Ledger{.accepted = 15,
+               .taken = 15,
+               .delivered = 5,
+               .dead_lettered = 4,
+               .abandoned_batched = 3,
+               .possibly_delivered = 2,
+               .batched = 1}
+            .balanced());
   CHECK_FALSE(Ledger{.accepted = 1}.balanced());
+  CHECK_FALSE(Ledger{.accepted = 1, .taken = 1}.balanced());
+  CHECK_FALSE(Ledger{.delivered = 1}.balanced());
   CHECK_FALSE(Ledger{.returned = 1}.balanced());
 }
 
@@ -73,7 +89,13 @@ TEST_CASE("ledgers add up field by field", "[R-C7]") {
                       .evicted = 512,
                       .returned = 1024,
                       .abandoned_queued = 2048,
-                      .queued = 4096});
+                      .queued = 4096,
+                      .taken = 8192,
+                      .delivered = 16384,
+                      .dead_lettered = 32768,
+                      .abandoned_batched = 65536,
+                      .possibly_delivered = 131072,
+                      .batched = 262144});
 }
 
 TEST_CASE("a ledger as text names every count that is not zero", "[R-C5]") {
@@ -83,7 +105,8 @@ TEST_CASE("a ledger as text names every count that is not zero", "[R-C5]") {
   CHECK(to_string(distinct()) ==
         "accepted 1\ndropped_newest 2\nrejected_full 4\nrejected_timeout 8\nsampled_out 16\n"
         "rejected_closed 32\nrejected_invalid 64\nunrouted 128\nevicted 256\nreturned 512\n"
-        "abandoned_queued 1024\nqueued 2048\n");
+        "abandoned_queued 1024\nqueued 2048\ntaken 4096\ndelivered 8192\ndead_lettered 16384\n"
+        "abandoned_batched 32768\npossibly_delivered 65536\nbatched 131072\n");
 }
 
 TEST_CASE("a dispatch mean of no batches is zero", "[R-C10]") {

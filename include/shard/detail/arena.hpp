@@ -31,6 +31,7 @@ class Arena {
   explicit Arena(std::size_t size, std::uint64_t first_position = 0)
       : bytes_(std::make_unique_for_overwrite<std::byte[]>(size)),
         size_(size),
+        limit_(size),
         tail_(first_position),
         allocated_(first_position),
         freed_seen_(first_position),
@@ -48,12 +49,15 @@ class Arena {
   /// Is there budget for `cost` more bytes? Producer.
   [[nodiscard]] SHARD_ALWAYS_INLINE bool fits(std::uint64_t cost) noexcept {
     const auto allocated = allocated_.load(std::memory_order_relaxed);  // own counter
-    if (allocated - freed_seen_ + cost <= size_) [[likely]] {
+    if (allocated - freed_seen_ + cost <= limit_) [[likely]] {
       return true;
     }
     freed_seen_ = freed_.load(std::memory_order_acquire);  // [arena.freed] <- free()
-    return allocated - freed_seen_ + cost <= size_;
+    return allocated - freed_seen_ + cost <= limit_;
   }
+
+  /// Makes the budget look smaller, up to size(). Producer.
+  void limit(std::size_t bytes) noexcept { limit_ = bytes; }
 
   /// Takes a place that fits. Producer.
   void allocate(Place place, std::uint64_t cost) noexcept {
@@ -83,6 +87,7 @@ class Arena {
  private:
   std::unique_ptr<std::byte[]> bytes_;
   std::size_t size_;
+  std::size_t limit_;   ///< producer; size_ or less
   std::uint64_t tail_;  ///< producer; only its value modulo size_ matters
   typename Platform::template Atomic<std::uint64_t> allocated_;  ///< producer writes
   std::uint64_t freed_seen_;                                     ///< producer's copy of freed_

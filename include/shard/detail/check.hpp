@@ -54,5 +54,25 @@ inline void check_not_in_with_shard() {
   }
 }
 
+/// The manager whose events this thread delivers, while it does: it must not wait for itself.
+SHARD_EXPORT extern constinit thread_local const void* t_worker_of;
+
+[[nodiscard]] inline bool is_worker_of(const void* manager) noexcept {
+  return t_worker_of == manager;
+}
+
+class WorkerScope {
+ public:
+  explicit WorkerScope(const void* manager) noexcept : outer_(t_worker_of) {
+    t_worker_of = manager;
+  }
+  WorkerScope(const WorkerScope&) = delete;
+  WorkerScope& operator=(const WorkerScope&) = delete;
+  ~WorkerScope() { t_worker_of = outer_; }
+
+ private:
+  const void* const outer_;  // a host may drive one pipeline from within the adapter of another
+};
+
 }  // namespace detail
 }  // namespace shard

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -106,12 +107,25 @@ class ManagerCore {
   using Core = ShardCore<Platform>;
   using Table = RoutingTable<Platform>;
 
-  /// Throws ConfigError, std::bad_alloc.
-  explicit ManagerCore(const ManagerOptions& given);
+  /// How the shards are consumed, if by a pipeline.
+  struct Consumption {
+    std::function<std::unique_ptr<ReadyNode>(Core&)> attach;
+    std::size_t max_claims = ReadyQueue<Platform>::kNoLimit;
+  };
+
+  /// Throws ConfigError, std::bad_alloc, and what attach() throws.
+  explicit ManagerCore(const ManagerOptions& given, const Consumption* consumption = nullptr);
   ManagerCore(const ManagerCore&) = delete;
   ManagerCore& operator=(const ManagerCore&) = delete;
-  /// Shards can keep each other alive by fences; retiring them takes those away.
-  ~ManagerCore() { retire(); }
+  /// Shards can keep each other alive by fences; retiring them takes those away. In a forked child nothing can be
+  /// released, since that takes locks which nobody may ever give back: the memory stays.
+  ~ManagerCore() {
+    if (is_forked()) {
+      topology.tables.keep_forever();
+    } else {
+      retire();
+    }
+  }
 
   /// Routes and pushes one event. On anything but accepted its buffer is still the caller's.
   [[nodiscard]] SHARD_ALWAYS_INLINE Outcome admit(const Item& item, std::uint32_t slot,
@@ -145,13 +159,13 @@ class ManagerCore {
 
   /// The same with both locks of the shard held; a payload above inline_max is too large there.
   [[nodiscard]] Outcome admit_locked(Core& core, const Item& item, Timestamp now,
-                                     BufferAccess::Chain& evicted) noexcept
-      SHARD_NO_THREAD_SAFETY_ANALYSIS {
+                                     BufferAccess::Chain& evicted,
+                                     bool& to_announce) noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (!fits_limits(item)) {
       const auto checked = check_limits(item);
       return count(checked == Outcome::accepted ? Outcome::payload_too_large : checked);
     }
-    const auto verdict = core.push_locked(item, now, evicted);
+    const auto verdict = core.push_locked(item, now, evicted, to_announce);
     return count(is_final(verdict) ? outcome(verdict) : Outcome::rejected_closed);
   }
 
@@ -222,8 +236,10 @@ class ManagerCore {
   /// Refuses all events from here on; what is queued can still be popped. Idempotent.
   void close() noexcept;
   [[nodiscard]] bool is_closed() const noexcept {
-    return closed_.load(std::memory_order_acquire);  // [manager.closed] <- close()
+    return closed_.load(std::memory_order_acquire) || is_forked();  // [manager.closed] <- close()
   }
+  /// Is this a child of the process that made it? Then it is closed, and no lock of it may be taken.
+  [[nodiscard]] bool is_forked() const noexcept { return topology.tables.forked(); }
   /// Closes and frees every ring; what is left in them counts as abandoned. Never throws.
   void retire() noexcept;
 
@@ -254,6 +270,9 @@ class ManagerCore {
   const Hasher hasher;
   const unsigned slot_shift;
   const std::size_t inline_limit;  ///< the longest payload that is copied under a lock
+
+  std::optional<ReadyQueue<Platform>> ready;  ///< if a pipeline consumes
+  const Consumer<Platform> consumer;
 
   CallbackCell<Platform> shard_callbacks;
   Topology<Platform> topology;  ///< which shards there are, and where events go

@@ -13,13 +13,17 @@
 namespace shard::detail {
 
 template <class Platform>
-ManagerCore<Platform>::ManagerCore(const ManagerOptions& given)
+ManagerCore<Platform>::ManagerCore(const ManagerOptions& given, const Consumption* consumption)
     : options((given.validate(), given)),
       clock(options.time_source),
       hasher(options.seed ? *options.seed : random_seed()),
       slot_shift(64U - static_cast<unsigned>(std::countr_zero(Table::slots_for(options)))),
       inline_limit(std::min(options.inline_max, options.max_payload)),
-      topology(options, clock),
+      ready(),
+      consumer{
+          consumption == nullptr ? nullptr : &ready.emplace(clock, consumption->max_claims),
+          consumption == nullptr ? decltype(Consumer<Platform>::attach){} : consumption->attach},
+      topology(options, clock, consumption == nullptr ? nullptr : &consumer),
       scaler(topology, options, clock) {}
 
 template <class Platform>
@@ -36,7 +40,7 @@ Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slo
     }
     now = clock.now();
   }
-  Waiting waiting;
+  Waiting waiting{.allowed = !is_worker_of(this)};
   const Table* table =
       topology.tables.cached();  // valid until this thread reads a newer one, also if it waits
   std::shared_ptr<const Table> kept;
@@ -80,7 +84,9 @@ Outcome ManagerCore<Platform>::admit_to(Core& core, const Item& given) noexcept 
     return count(Outcome::out_of_memory);
   }
   Waiting none{.allowed = false};
-  const auto verdict = core.push(Core::kAnyVersion, item, Core::kNoSlot, clock.now(), none);
+  const auto verdict = is_forked()
+                           ? Verdict::stale
+                           : core.push(Core::kAnyVersion, item, Core::kNoSlot, clock.now(), none);
   if (verdict == Verdict::accepted) {
     copy.taken();
   }
@@ -93,6 +99,7 @@ std::size_t ManagerCore<Platform>::admit_batch(const Items& items, std::size_t c
                                                Outcome* outcomes) noexcept {
   constexpr auto kChunk = Core::kEventsPerHold;
   BatchCall call;
+  call.waiting.allowed = !is_worker_of(this);
   std::size_t accepted = 0;
   for (std::size_t base = 0; base < count; base += kChunk) {
     accepted += admit_chunk(items, base, std::min(kChunk, count - base), call,
@@ -179,7 +186,7 @@ std::size_t ManagerCore<Platform>::admit_chunk(const Items& items, std::size_t b
   const auto append = [&](Index i) {
     const auto member = table->slots[slots[i]];
     if (member == Table::kNoMember) [[unlikely]] {
-      outcomes[i] = count(Outcome::unrouted);
+      outcomes[i] = count(is_closed() ? Outcome::rejected_closed : Outcome::unrouted);
       return;
     }
     next[i] = kGroupEnd;
@@ -352,12 +359,18 @@ std::size_t ManagerCore<Platform>::ingest_raw_batch(std::span<const RawEvent> ev
 
 template <class Platform>
 void ManagerCore<Platform>::close() noexcept {
+  if (is_forked()) {
+    return;
+  }
   closed_.store(true, std::memory_order_release);  // [manager.closed] -> is_closed()
   topology.close();
 }
 
 template <class Platform>
 void ManagerCore<Platform>::retire() noexcept {
+  if (is_forked()) {
+    return;
+  }
   closed_.store(true, std::memory_order_release);  // [manager.closed] -> is_closed()
   topology.retire();
 }

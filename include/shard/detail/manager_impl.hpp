@@ -90,6 +90,7 @@ ScalingReport BasicManager<Platform>::run_scaling(const SinkState& sink) {
   if (const auto policy = scaling_policy(); policy && policy->auto_scale) {
     report = execute(advice.decision);
   }
+  report.measured = true;
   finalize_draining();
   report.removed = remove_stopped_shards();
   const auto moved = core_->scaler.move_slots(sink);

@@ -45,6 +45,14 @@ struct RoutingTable {
     return slots_for(options.scaling ? options.scaling->max_shards : options.shards);
   }
 
+  /// A table that leads nowhere.
+  [[nodiscard]] static std::shared_ptr<const RoutingTable> without_members(
+      const ManagerOptions& options) {
+    auto table = std::make_shared<RoutingTable>();
+    table->slots.assign(slots_for(options), kNoMember);
+    return table;
+  }
+
   /// The shard of a slot, or nullptr when none is active.
   [[nodiscard]] Core* member_of(std::uint32_t slot) const noexcept {
     const auto index = slots[slot];

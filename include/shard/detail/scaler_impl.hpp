@@ -77,12 +77,8 @@ void Scaler<Platform>::measure(const Table& table, Timestamp now) {
                      [&core](const Sample& sample) { return sample.id == core.id(); });
     const bool known = found != samples_.end();
     const Sample before = known ? *found : Sample{core.id(), state, now, {}, 0, {}, {}};
-    Sample sample{core.id(),
-                  state,
-                  state == before.state ? before.since : now,
-                  core.push_costs(),
-                  core.stats().events_dispatched,
-                  core.dispatch_stats(),
+    Sample sample{core.id(),           state,          state == before.state ? before.since : now,
+                  core.push_costs(),   core.drained(), core.dispatch_stats(),
                   before.flush_latency};
     const auto pushed = sample.costs.pushed - before.costs.pushed;
     if (const auto batches = sample.dispatched.batches - before.dispatched.batches; batches != 0) {
@@ -108,6 +104,7 @@ void Scaler<Platform>::measure(const Table& table, Timestamp now) {
       shard.queue_age = now.since_epoch() - oldest->since_epoch();
     }
     shard.in_state_for = now.since_epoch() - sample.since.since_epoch();
+    shard.delivering = core.in_batch() != 0;
     shard.slot_share = static_cast<double>(slots[i]) / static_cast<double>(table.slots.size());
     samples.push_back(sample);
     metrics.push_back(shard);

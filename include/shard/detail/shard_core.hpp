@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "shard/detail/fence.hpp"
 #include "shard/detail/mutex.hpp"
 #include "shard/detail/platform.hpp"
+#include "shard/detail/ready_queue.hpp"
 #include "shard/detail/ring.hpp"
 #include "shard/event.hpp"
 #include "shard/event_batch.hpp"
@@ -71,6 +73,24 @@ struct Waiting {
   std::uint32_t ticket = 0;
 };
 
+template <class Platform>
+class ShardCore;
+
+/// Who takes the events out of the shards of a manager, if a pipeline does.
+template <class Platform>
+struct Consumer {
+  ReadyQueue<Platform>* queue;
+  /// Makes what the consumer keeps with a shard; the shard owns it.
+  std::function<std::unique_ptr<ReadyNode>(ShardCore<Platform>&)> attach;
+};
+
+/// What becomes of events that were taken, in numbers.
+struct Settlement {
+  std::uint64_t delivered = 0;
+  std::uint64_t dead_lettered = 0;
+  std::uint64_t possibly_delivered = 0;
+};
+
 /// One shard: a ring of records, the arena with their bytes, its timestamp generator and its counts.
 ///
 /// Threads:  any. Two locks, taken in this order: producer_ (whoever pushes) before pop_ (whoever pops
@@ -78,6 +98,9 @@ struct Waiting {
 ///           than 64 KiB of copying (one longer event excepted).
 /// Ordering: an event is visible to the consumer through the ring; room is visible to the producer
 ///           through [shard.head] and [arena.freed].
+/// Announced: a consumer that has nothing to do here, or waits for more to gather, sets a watch, which makes the room
+///           look smaller to producers. Who finds it used up takes the slow way, where the watch is taken away and the
+///           consumer told, once.
 /// Closed under the lock: min_version_ is the oldest routing table that may still push. It is raised
 ///           under producer_, so after that no push by an older table can land, however late.
 /// Memory:   allocates at construction only. retire() gives ring and arena back; what is left is a
@@ -97,8 +120,10 @@ class ShardCore {
   /// The version that handles push by: any shard that is not closed takes it.
   static constexpr std::uint64_t kAnyVersion = kClosed - 1;
 
-  /// \param closed  made without taking events, until open()
-  ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock, bool closed = false);
+  /// \param consumer  nullptr: whoever pops
+  /// \param closed    made without taking events, until open()
+  ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock,
+            const Consumer<Platform>* consumer = nullptr, bool closed = false);
   ShardCore(const ShardCore&) = delete;
   ShardCore& operator=(const ShardCore&) = delete;
   ~ShardCore() { retire(); }
@@ -148,7 +173,8 @@ class ShardCore {
     std::uint16_t accepted = 0;
     std::uint16_t invalid = 0;         ///< the caller counts them
     Measured measured = Measured::no;  ///< for sample()
-    bool refused = false;  ///< the rest of the call's events for this shard must be refused too
+    bool refused = false;   ///< the rest of the call's events for this shard must be refused too
+    bool announce = false;  ///< for announce()
   };
 
   /// Pushes `items[i]` for each i of `group`, in order, under one lock, and publishes them at once. Writes
@@ -159,7 +185,14 @@ class ShardCore {
   [[nodiscard]] GroupResult push_group(std::uint64_t version, const Items& items, Group group,
                                        Timestamp now, Waiting& waiting, bool refuse,
                                        Outcome* outcomes, BufferAccess::Chain& evicted) noexcept
-      SHARD_EXCLUDES(producer_, pop_);
+      SHARD_EXCLUDES(producer_, pop_) {
+    const auto result =
+        push_group_unannounced(version, items, group, now, waiting, refuse, outcomes, evicted);
+    if (result.announce) [[unlikely]] {
+      announce();
+    }
+    return result;
+  }
 
   /// After must_wait: sleeps until there may be room; false when the deadline has passed.
   bool wait_for_room(const Waiting& waiting) noexcept SHARD_EXCLUDES(producer_, pop_) {
@@ -171,6 +204,107 @@ class ShardCore {
   /// grow; what was appended before stays appended.
   std::size_t pop(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
       SHARD_EXCLUDES(pop_);
+
+  // What follows is for the consumer of a pipeline. All but request_flush() by whoever has claimed the node.
+
+  /// As pop(), but what it appends is under way from now on: the watermark stays at its first event until it is settled.
+  /// Call it only when all that was taken before is settled.
+  struct Taken {
+    std::size_t events = 0;
+    bool fenced = false;  ///< nothing, since it waits for another shard
+    bool unclear =
+        false;  ///< whether it waits could not be seen now, another thread was in the way: look again soon
+  };
+  [[nodiscard]] Taken take(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
+      SHARD_EXCLUDES(pop_);
+
+  /// An attempt to deliver begins. False: expire() has been called, and what was taken is no longer the caller's.
+  [[nodiscard]] bool begin_attempt() noexcept SHARD_EXCLUDES(pop_) {
+    const LockGuard lock(pop_);
+    attempting_ = !expired_;
+    return attempting_;
+  }
+
+  /// Counts what became of events that were taken. `change()`, which must be short, makes the same change to the caller's
+  /// own books under the same lock. False, and nothing is done: as above.
+  /// \param all  nothing of what was taken is left
+  template <class Change>
+  [[nodiscard]] bool settle(const Settlement& settled, bool all, Change&& change) noexcept
+      SHARD_EXCLUDES(pop_) {
+    const LockGuard lock(pop_);
+    if (expired_) {
+      return false;
+    }
+    change();
+    attempting_ = false;
+    add(delivered_, settled.delivered);
+    add(dead_lettered_, settled.dead_lettered);
+    add(possibly_delivered_, settled.possibly_delivered);
+    if (all) {
+      held_from_ = kNothingHeld;
+      publish_watermark();
+    }
+    return true;
+  }
+
+  /// Ends a pass that found too little to deliver: sets a watch, so that the node is announced when `events` are queued
+  /// (1: when any is) or `bytes` used. Rest::again if so much is there already.
+  [[nodiscard]] Rest watch_for(std::size_t events, std::size_t bytes) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
+
+  /// What has been accepted up to some moment.
+  struct Mark {
+    std::uint64_t position = 0;  ///< the watermark is there when all of it is terminal
+    std::uint64_t events = 0;    ///< how many: their sequence numbers are below
+  };
+  /// All that has been accepted by now is to be delivered without waiting for more. Tells the consumer. Any thread.
+  Mark request_flush() noexcept SHARD_EXCLUDES(producer_, pop_);
+  [[nodiscard]] bool wants_flush() const noexcept {
+    return watermark() < flush_to_.load(std::memory_order_relaxed);  // the queue's mutex orders it
+  }
+
+  /// Tells the consumer that there is something to do. No lock is held.
+  void announce() noexcept SHARD_EXCLUDES(producer_, pop_) {
+    if (node_ != nullptr) {
+      consumer_->queue->announce(*node_);
+    }
+  }
+
+  /// The end of close(): what was taken and is not settled is counted as possibly delivered if an attempt is under way, else
+  /// as abandoned. Later calls of begin_attempt() and settle() do nothing. Calls `look(attempting)` under the lock if there
+  /// is any. Any thread, once, after the shard was closed.
+  template <class Look>
+  void expire(const Look& look) noexcept SHARD_EXCLUDES(pop_) {
+    const LockGuard lock(pop_);
+    expired_ = true;
+    if (const auto left = in_batch(); left != 0) {
+      look(attempting_);
+      add(attempting_ ? possibly_delivered_ : abandoned_batched_, left);
+    }
+  }
+
+  /// Runs `look()`, which must be short, while nothing that was taken is settled and nothing is taken or popped.
+  template <class Look>
+  void with_pop_lock(const Look& look) noexcept SHARD_EXCLUDES(pop_) {
+    const LockGuard lock(pop_);
+    look();
+  }
+
+  /// Events taken and not settled yet; exact for whoever has claimed the node.
+  [[nodiscard]] std::uint64_t in_batch() const noexcept {
+    const auto settled = delivered_.load(std::memory_order_acquire) +
+                         dead_lettered_.load(std::memory_order_acquire) +
+                         abandoned_batched_.load(std::memory_order_acquire) +
+                         possibly_delivered_.load(std::memory_order_acquire);  // [shard.out]
+    return taken_.load(std::memory_order_acquire) - settled;
+  }
+
+  [[nodiscard]] ReadyNode* node() const noexcept { return node_.get(); }
+
+  /// Takes the node of a drained shard out of the queue; false while it is claimed.
+  [[nodiscard]] bool leave_queue() noexcept {
+    return node_ == nullptr || consumer_->queue->retire(*node_);
+  }
 
   /// From here on nothing by a table older than `version` can land. Wakes who waits for room. Returns the
   /// position that the next event or fence would take: all that has been accepted lies before it.
@@ -189,10 +323,10 @@ class ShardCore {
   }
 
   /// Has the shard got past everything before `position`? A fence that nobody has passed yet, because nobody pops
-  /// here now, is passed if it can be.
-  [[nodiscard]] bool is_past(std::uint64_t position) noexcept {
+  /// here now, is passed if it can be. `unclear` is set if that could not be tried, since another thread pops.
+  [[nodiscard]] bool is_past(std::uint64_t position, bool& unclear) noexcept {
     if (watermark() < position) {
-      try_pass_fences();
+      unclear = !try_pass_fences() || unclear;
     }
     return watermark() >= position;
   }
@@ -213,9 +347,9 @@ class ShardCore {
     const LockGuard consumer(pop_);
     return std::forward<Use>(use)();
   }
-  [[nodiscard]] Verdict push_locked(const Item& item, Timestamp now,
-                                    BufferAccess::Chain& evicted) noexcept
-      SHARD_REQUIRES(producer_, pop_);
+  /// \param to_announce  set if the caller has to announce() when the locks are released
+  [[nodiscard]] Verdict push_locked(const Item& item, Timestamp now, BufferAccess::Chain& evicted,
+                                    bool& to_announce) noexcept SHARD_REQUIRES(producer_, pop_);
   std::size_t pop_locked(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
       SHARD_REQUIRES(pop_);
 
@@ -240,6 +374,10 @@ class ShardCore {
   [[nodiscard]] double fill_ratio() const noexcept {
     return std::max(static_cast<double>(length()) / static_cast<double>(usable_), fill_of_bytes());
   }
+
+  /// Bytes that the events in the ring hold.
+  [[nodiscard]] std::size_t bytes_used() const noexcept { return arena_.used(); }
+  [[nodiscard]] std::size_t bytes_capacity() const noexcept { return arena_.size(); }
 
   /// Events pushed and events gone, for whoever wants to see that nothing moved in between.
   struct Positions {
@@ -288,10 +426,16 @@ class ShardCore {
   /// When the oldest event in the ring was accepted; nothing if there is none. Takes the pop lock for a moment.
   [[nodiscard]] std::optional<Timestamp> oldest() noexcept SHARD_EXCLUDES(pop_);
 
+  /// Events that were popped or taken: what left the ring by its front door.
+  [[nodiscard]] std::uint64_t drained() const noexcept {
+    return returned_.load(std::memory_order_relaxed) + taken_.load(std::memory_order_relaxed);
+  }
+
   [[nodiscard]] Stats stats() const noexcept {
     // What left is read before what came: a consumer counts after it has seen the push. [shard.out]
     Stats stats;
-    stats.events_dispatched = returned_.load(std::memory_order_acquire);
+    stats.events_dispatched =
+        returned_.load(std::memory_order_acquire) + delivered_.load(std::memory_order_acquire);
     stats.events_dropped = evicted_.load(std::memory_order_acquire) +
                            dropped_newest_.load(std::memory_order_relaxed) +
                            sampled_out_.load(std::memory_order_relaxed);
@@ -333,17 +477,40 @@ class ShardCore {
     return {place, std::uint64_t{place.held} + (owned ? size : 0U)};
   }
 
-  /// Is there room for one more event of `cost` bytes behind `pushed` events?
+  /// Is there room for one more event of `cost` bytes behind `pushed` events? Not if that would touch a watch.
   [[nodiscard]] SHARD_ALWAYS_INLINE bool has_room(std::uint64_t cost, std::uint64_t pushed) noexcept
       SHARD_REQUIRES(producer_) {
-    if (pushed - head_seen_ >= usable_) [[unlikely]] {
+    if (pushed - head_seen_ >= room_) [[unlikely]] {
       head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
-      if (pushed - head_seen_ >= usable_) {
+      if (pushed - head_seen_ >= room_) {
         return false;
       }
     }
     return arena_.fits(cost);
   }
+
+  /// The same when there is none, or seems to be: takes a watch away first. `announce` is set if there was one.
+  [[nodiscard]] bool has_room_after_all(std::uint64_t cost, std::uint64_t pushed,
+                                        bool& announce) noexcept SHARD_REQUIRES(producer_) {
+    if (!watched_) {
+      return false;
+    }
+    announce = true;
+    unwatch();
+    return has_room(cost, pushed);
+  }
+  void unwatch() noexcept SHARD_REQUIRES(producer_) {
+    watched_ = false;
+    room_ = usable_;
+    arena_.limit(arena_.size());
+  }
+
+  template <class Items>
+  [[nodiscard]] GroupResult push_group_unannounced(std::uint64_t version, const Items& items,
+                                                   Group group, Timestamp now, Waiting& waiting,
+                                                   bool refuse, Outcome* outcomes,
+                                                   BufferAccess::Chain& evicted) noexcept
+      SHARD_EXCLUDES(producer_, pop_);
 
   /// Stamps the event and copies its bytes; the caller puts the record into the ring.
   [[nodiscard]] SHARD_ALWAYS_INLINE Record store(const Item& item, const Room& room,
@@ -408,21 +575,31 @@ class ShardCore {
   void evict_for(std::uint64_t cost, BufferAccess::Chain& evicted) noexcept
       SHARD_REQUIRES(producer_, pop_);
 
+  /// The position that the next event or fence would take.
+  [[nodiscard]] std::uint64_t tail() const noexcept SHARD_REQUIRES(producer_) {
+    return pushed() + fences_placed_;
+  }
+  /// Is nothing left, neither event nor fence nor batch?
+  [[nodiscard]] bool is_empty() noexcept SHARD_REQUIRES(producer_, pop_);
+
   /// Fills the stage from the ring if it is empty; what is staged then, oldest first.
   [[nodiscard]] std::span<const Record> staged(const Ring::Turn& turn) noexcept
       SHARD_REQUIRES(pop_);
   /// Gives room back after `events` records that cost `cost` bytes have been copied or dropped.
   void release_records(std::size_t events, std::uint64_t cost) noexcept SHARD_REQUIRES(pop_);
   /// Takes away the fences that the head has reached and whose source has got past their position; how many
-  /// events may be popped before the first that remains.
+  /// events may be popped before the first that remains. Sets fence_unclear_ if it could not see a source's fences.
   [[nodiscard]] std::uint64_t pass_fences() noexcept SHARD_REQUIRES(pop_);
-  /// The same unless another thread holds the pop lock, which then does it. Called with the pop locks of shards held
+  /// The same unless another thread holds the pop lock: then false. Called with the pop locks of shards held
   /// that wait for this one, so it must not wait for the lock: two shards can wait for each other's older events.
-  void try_pass_fences() noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    if (pop_.try_lock()) {
-      static_cast<void>(pass_fences());
-      pop_.unlock();
+  bool try_pass_fences() noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    if (!pop_.try_lock()) {
+      return false;
     }
+    static_cast<void>(pass_fences());
+    const bool clear = !fence_unclear_;
+    pop_.unlock();
+    return clear;
   }
   void publish_watermark() noexcept SHARD_REQUIRES(pop_);
   void chain_if_owned(const Record& record, BufferAccess::Chain& chain) const noexcept;
@@ -432,8 +609,9 @@ class ShardCore {
     std::size_t room_needed = 0;  ///< the next event needs so many bytes in `out`
     bool more = false;            ///< there may be more to pop
   };
+  /// \param count  where they count: returned_ or taken_
   [[nodiscard]] Hold pop_hold(EventBatch& out, std::size_t max_events, std::uint64_t max_bytes,
-                              bool first) noexcept SHARD_REQUIRES(pop_);
+                              bool first, Count& count) noexcept SHARD_REQUIRES(pop_);
   /// Calls `hold(batch, events, bytes, first)`, which is pop_hold() under the lock, until enough is popped.
   template <class PopHold>
   std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
@@ -443,7 +621,8 @@ class ShardCore {
   const ShardId id_;
   const std::uint32_t usable_;
   const Backpressure backpressure_;
-  const Clock& clock_;  ///< the manager's; whoever calls keeps that alive
+  const Clock& clock_;                        ///< the manager's; whoever calls keeps that alive
+  const Consumer<Platform>* const consumer_;  ///< likewise
 
   // The producers' side: in one line with the lock that guards it.
   alignas(kCacheLine) BasicMutex<Platform> producer_ SHARD_ACQUIRED_BEFORE(pop_);
@@ -451,14 +630,17 @@ class ShardCore {
   std::uint64_t next_timestamp_ SHARD_GUARDED_BY(producer_) = 0;
   std::uint64_t head_seen_ SHARD_GUARDED_BY(producer_) = 0;  ///< copy of head_, not ahead of it
   Atomic<std::uint64_t> pushed_{0};                          ///< written under producer_
+  std::uint32_t room_ SHARD_GUARDED_BY(producer_);           ///< usable_, or less while watched_
+  bool watched_ SHARD_GUARDED_BY(producer_) = false;
   Count dropped_newest_{0};
-  Count sampled_out_{0};
 
   Arena<Platform> arena_;
   std::optional<Ring> ring_;  ///< its ends by producer_ and pop_; replaced under both
 
+  Count sampled_out_{0};
   Count rejected_full_{0};
   Count rejected_timeout_{0};
+  std::atomic<std::uint64_t> flush_to_{0};  ///< see request_flush(); written under producer_
   std::uint64_t overflows_ SHARD_GUARDED_BY(producer_) = 0;
   std::uint64_t fences_placed_ SHARD_GUARDED_BY(producer_) = 0;
   EventCount<Platform> space_;
@@ -477,15 +659,28 @@ class ShardCore {
   std::unique_ptr<Fence<Platform>> first_fence_ SHARD_GUARDED_BY(pop_);
   Fence<Platform>* last_fence_ SHARD_GUARDED_BY(pop_) = nullptr;
   Atomic<std::uint64_t> watermark_{0};  ///< lowest position that has not left; written under pop_
+  static constexpr std::uint64_t kNothingHeld = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t held_from_ SHARD_GUARDED_BY(pop_) =
+      kNothingHeld;  ///< position of what is in a batch
+  bool fence_unclear_ SHARD_GUARDED_BY(pop_) = false;
+  bool attempting_ SHARD_GUARDED_BY(pop_) = false;
+  bool expired_ SHARD_GUARDED_BY(pop_) = false;
   Count returned_{0};
   Count evicted_{0};
   Count abandoned_{0};
+  Count taken_{0};
+  Count delivered_{0};
+  Count dead_lettered_{0};
+  Count abandoned_batched_{0};
+  Count possibly_delivered_{0};
   /// Odd while dispatch_ is written: readers who see it odd or changed read again. [shard.dispatch]
   std::atomic<std::uint32_t> dispatch_version_{0};
   std::array<Count, 3> dispatch_{};  ///< batches, events, nanoseconds
   /// Records taken out of the ring and not consumed yet, so that their bytes can be weighed before
   /// they are. They still count as queued.
   std::unique_ptr<Stage> stage_ SHARD_GUARDED_BY(pop_);
+
+  std::unique_ptr<ReadyNode> node_;  ///< what the consumer keeps here; constant
 };
 
 }  // namespace shard::detail

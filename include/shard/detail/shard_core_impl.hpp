@@ -9,17 +9,23 @@ namespace shard::detail {
 
 template <class Platform>
 ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const Clock& clock,
-                               bool closed)
+                               const Consumer<Platform>* consumer, bool closed)
     : id_(id),
       usable_(static_cast<std::uint32_t>(options.ring_capacity - 1)),
       backpressure_(options.backpressure),
       clock_(clock),
+      consumer_(consumer),
       min_version_(closed ? kClosed : 0),
+      room_(usable_),
       arena_(options.ring_bytes),
       ring_(std::in_place, options.ring_capacity),
       stage_(std::make_unique<Stage>()) {
   for (auto& slot : sampled_slots_) {
     slot.store(static_cast<std::uint16_t>(kNoSlot), std::memory_order_relaxed);
+  }
+  if (consumer_ != nullptr) {
+    node_ = consumer_->attach(*this);
+    static_cast<void>(watch_for(1, options.ring_bytes));
   }
 }
 
@@ -112,8 +118,9 @@ template <class Platform>
 Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::uint32_t slot,
                                   Timestamp now, Waiting& waiting) noexcept {
   BufferAccess::Chain evicted;  // outlives the locks: releasing a buffer runs the host's code
+  bool to_announce = false;
   Verdict verdict_of_push;
-  Measured measured;
+  Measured measured = Measured::no;
   {
     const LockGuard lock(producer_);
     if (version < min_version_) {
@@ -123,16 +130,21 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
       return verdict(Outcome::timestamps_exhausted);  // before anything is evicted for it
     }
     const auto room = measure(item);
-    if (!has_room(room.cost, pushed())) {
-      const auto decision = decide_overflow(room.cost, waiting);
-      if (decision != Verdict::accepted) {
-        return decision;
+    verdict_of_push = Verdict::accepted;
+    if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), to_announce)) {
+      verdict_of_push = decide_overflow(room.cost, waiting);
+      if (verdict_of_push == Verdict::accepted) {
+        const LockGuard consumer(pop_);
+        evict_for(room.cost, evicted);
       }
-      const LockGuard consumer(pop_);
-      evict_for(room.cost, evicted);
     }
-    verdict_of_push = push_fitting(item, room, now);
-    measured = to_measure(lock.contended(), 1);
+    if (verdict_of_push == Verdict::accepted) {
+      verdict_of_push = push_fitting(item, room, now);
+      measured = to_measure(lock.contended(), 1);
+    }
+  }
+  if (to_announce) {
+    announce();
   }
   if (measured != Measured::no) {
     sample(now, measured, slot);
@@ -142,7 +154,7 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
 
 template <class Platform>
 Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
-                                         BufferAccess::Chain& evicted) noexcept {
+                                         BufferAccess::Chain& evicted, bool& to_announce) noexcept {
   if (min_version_ > kAnyVersion) {
     return Verdict::stale;
   }
@@ -150,7 +162,7 @@ Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
     return verdict(Outcome::timestamps_exhausted);
   }
   const auto room = measure(item);
-  if (!has_room(room.cost, pushed())) {
+  if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), to_announce)) {
     Waiting none{.allowed = false};
     const auto decision = decide_overflow(room.cost, none);
     if (decision != Verdict::accepted) {
@@ -163,7 +175,7 @@ Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
 
 template <class Platform>
 template <class Items>
-typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
+typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group_unannounced(
     std::uint64_t version, const Items& items, Group group, Timestamp now, Waiting& waiting,
     bool refuse, Outcome* outcomes, BufferAccess::Chain& evicted) noexcept {
   const LockGuard lock(producer_);
@@ -217,7 +229,8 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group(
     }
     const Item item = items[at];
     const auto room = measure(item);
-    if (!has_room(room.cost, pushed() + built)) [[unlikely]] {
+    if (!has_room(room.cost, pushed() + built) &&
+        !has_room_after_all(room.cost, pushed() + built, result.announce)) [[unlikely]] {
       publish();  // an eviction must find all that is older
       const auto decision = decide_overflow(room.cost, waiting);
       if (decision == verdict(Outcome::sampled_out)) {
@@ -282,7 +295,8 @@ template <class Platform>
 typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out,
                                                                  std::size_t max_events,
                                                                  std::uint64_t max_bytes,
-                                                                 bool first) noexcept {
+                                                                 bool first,
+                                                                 Count& count) noexcept {
   Hold hold;
   if (!ring_) {
     return hold;
@@ -346,7 +360,7 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
     }
   }
   stage_begin_ += static_cast<std::uint32_t>(hold.events);
-  add(returned_, hold.events);
+  add(count, hold.events);
   release_records(hold.events, cost);
   return hold;
 }
@@ -392,21 +406,57 @@ std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_e
 template <class Platform>
 std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
                                      std::size_t max_bytes) {
-  return pop_in_holds(
+  const auto popped =
+      pop_in_holds(out, max_events, max_bytes,
+                   [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
+                     const LockGuard lock(pop_);
+                     return pop_hold(batch, events, bytes, first, returned_);
+                   });
+  if (popped != 0 && consumer_ != nullptr) {
+    consumer_->queue->moved();  // a pipeline's shard may wait for what the host has popped
+  }
+  return popped;
+}
+
+template <class Platform>
+typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
+                                                              std::size_t max_events,
+                                                              std::size_t max_bytes) {
+  Taken taken;
+  taken.events = pop_in_holds(
       out, max_events, max_bytes,
-      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
+      [this, &taken](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
         const LockGuard lock(pop_);
-        return pop_hold(batch, events, bytes, first);
+        const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
+        const bool fenced = pass_fences() == 0;
+        if (fenced && first) {
+          taken.fenced = true;
+          taken.unclear = fence_unclear_;
+        }
+        const auto position = head + fences_passed_;
+        // Before the head moves, so that the watermark does not get past what is in the batch.
+        const bool begins = !fenced && held_from_ == kNothingHeld;
+        if (begins) {
+          held_from_ = position;
+        }
+        const auto hold = pop_hold(batch, events, bytes, first, taken_);
+        if (begins && hold.events == 0) {
+          held_from_ = kNothingHeld;
+          publish_watermark();
+        }
+        return hold;
       });
+  return taken;
 }
 
 template <class Platform>
 std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_events,
                                             std::size_t max_bytes) {
-  return pop_in_holds(
-      out, max_events, max_bytes,
-      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
-          SHARD_NO_THREAD_SAFETY_ANALYSIS { return pop_hold(batch, events, bytes, first); });
+  return pop_in_holds(out, max_events, max_bytes,
+                      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
+                          SHARD_NO_THREAD_SAFETY_ANALYSIS {
+                            return pop_hold(batch, events, bytes, first, returned_);
+                          });
 }
 
 // ---------------------------------------------------------------------------------- closing, counts
@@ -417,10 +467,38 @@ std::uint64_t ShardCore<Platform>::raise_min_version(std::uint64_t version) noex
   {
     const LockGuard lock(producer_);
     min_version_ = std::max(min_version_, version);
-    tail = pushed() + fences_placed_;
+    tail = this->tail();
   }
   space_.notify_all();  // whoever waits for room here has to look for another shard
   return tail;
+}
+
+template <class Platform>
+Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexcept {
+  const LockGuard lock(producer_);
+  head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
+  const auto queued = pushed() - head_seen_;
+  if (queued >= events || (queued != 0 && (arena_.used() >= bytes || wants_flush()))) {
+    return Rest::again;
+  }
+  watched_ = true;
+  // So that the push that makes it `events` takes the slow way.
+  room_ = static_cast<std::uint32_t>(std::min<std::size_t>(events - 1, usable_));
+  arena_.limit(bytes);
+  return queued == 0 ? Rest::idle : Rest::later;
+}
+
+template <class Platform>
+typename ShardCore<Platform>::Mark ShardCore<Platform>::request_flush() noexcept {
+  Mark mark;
+  {
+    const LockGuard lock(producer_);
+    mark = {tail(), pushed()};
+    flush_to_.store(mark.position, std::memory_order_relaxed);  // announce() hands it over
+    unwatch();
+  }
+  announce();
+  return mark;
 }
 
 template <class Platform>
@@ -446,6 +524,7 @@ void ShardCore<Platform>::place_fence(std::unique_ptr<Fence<Platform>> fence) no
 template <class Platform>
 std::uint64_t ShardCore<Platform>::pass_fences() noexcept {
   const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
+  fence_unclear_ = false;
   while (first_fence_ != nullptr) {
     if (first_fence_->event > head) {
       return first_fence_->event - head;
@@ -453,7 +532,8 @@ std::uint64_t ShardCore<Platform>::pass_fences() noexcept {
     // [fence.until] <- Topology::move_slots(): unresolved is larger than any watermark but that of a stopped
     // shard, which no change takes slots from.
     const auto until = first_fence_->until.load(std::memory_order_acquire);
-    if (until == Fence<Platform>::kUnresolved || !first_fence_->source->is_past(until)) {
+    if (until == Fence<Platform>::kUnresolved ||
+        !first_fence_->source->is_past(until, fence_unclear_)) {
       return 0;
     }
     first_fence_ = std::move(first_fence_->next);
@@ -468,18 +548,26 @@ std::uint64_t ShardCore<Platform>::pass_fences() noexcept {
 
 template <class Platform>
 void ShardCore<Platform>::publish_watermark() noexcept {
-  // An eviction may move the head past a fence; the fence still counts from where it stands.
-  const auto head = head_.load(std::memory_order_relaxed) + fences_passed_;
-  watermark_.store(first_fence_ == nullptr ? head : std::min(head, first_fence_->position),
-                   std::memory_order_release);  // [shard.watermark] -> watermark()
+  // An eviction may move the head past a fence; the fence still counts from where it stands. What is in a batch has
+  // not left yet.
+  auto lowest = std::min(head_.load(std::memory_order_relaxed) + fences_passed_, held_from_);
+  if (first_fence_ != nullptr) {
+    lowest = std::min(lowest, first_fence_->position);
+  }
+  watermark_.store(lowest, std::memory_order_release);  // [shard.watermark] -> watermark()
 }
 
 template <class Platform>
 bool ShardCore<Platform>::is_drained() noexcept {
   const LockGuard producer(producer_);
   const LockGuard consumer(pop_);
-  return min_version_ == kClosed && pushed() == head_.load(std::memory_order_relaxed) &&
-         pass_fences() != 0 && first_fence_ == nullptr;
+  return min_version_ == kClosed && is_empty();
+}
+
+template <class Platform>
+bool ShardCore<Platform>::is_empty() noexcept {
+  return pushed() == head_.load(std::memory_order_relaxed) && pass_fences() != 0 &&
+         first_fence_ == nullptr && held_from_ == kNothingHeld;
 }
 
 template <class Platform>
@@ -499,8 +587,7 @@ void ShardCore<Platform>::retire() noexcept {
   }
   // Only a shard that has let everything go lets pass what waits for it. What is abandoned here never leaves, or
   // another shard could hand out younger events of a key, until its own turn to be retired.
-  const bool drained = pushed() == head_.load(std::memory_order_relaxed) && pass_fences() != 0 &&
-                       first_fence_ == nullptr;
+  const bool drained = is_empty();
   {
     const auto turn = ring_->read_turn();
     for (auto records = staged(turn); !records.empty(); records = staged(turn)) {
@@ -535,6 +622,13 @@ Ledger ShardCore<Platform>::ledger() const noexcept {
   // What left before what came, so that a snapshot in motion never shows more out than in: a consumer
   // counts an event after it saw the push, and head_ after the category. [shard.out] [shard.head]
   const auto head = head_.load(std::memory_order_acquire);
+  ledger.delivered = delivered_.load(std::memory_order_acquire);
+  ledger.dead_lettered = dead_lettered_.load(std::memory_order_acquire);
+  ledger.abandoned_batched = abandoned_batched_.load(std::memory_order_acquire);
+  ledger.possibly_delivered = possibly_delivered_.load(std::memory_order_acquire);
+  ledger.taken = taken_.load(std::memory_order_acquire);
+  ledger.batched = ledger.taken - ledger.delivered - ledger.dead_lettered -
+                   ledger.abandoned_batched - ledger.possibly_delivered;
   ledger.returned = returned_.load(std::memory_order_acquire);
   ledger.evicted = evicted_.load(std::memory_order_acquire);
   ledger.abandoned_queued = abandoned_.load(std::memory_order_acquire);

@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
 #include "shard/detail/annotations.hpp"
 #include "shard/detail/export.hpp"
+#include "shard/detail/fork.hpp"
 #include "shard/detail/mutex.hpp"
 #include "shard/detail/platform.hpp"
 
@@ -47,12 +49,18 @@ SHARD_EXPORT void remember_snapshot(const SnapshotSlot& slot,
 /// Memory:   cached() never allocates. Replaced values are kept until only the cell owns them, so that
 ///           they are destroyed by a publisher or with the cell, not on a reader's path; what an idle
 ///           thread still caches then is destroyed when the thread ends or reuses the slot.
+/// fork():   in a child version() is 0 and no cache is valid; peek() and current() answer `in_child`, without a lock.
 template <class Platform, class T>
 class SnapshotCell {
  public:
-  /// \param first  not null. T has a member `version`, which grows with each value.
-  explicit SnapshotCell(std::shared_ptr<const T> first)
-      : instance_(next_snapshot_instance()), version_(first->version), current_(std::move(first)) {}
+  /// \param first     not null. T has a member `version`, not 0, which grows with each value.
+  /// \param in_child  not null: what a forked child reads
+  SnapshotCell(std::shared_ptr<const T> first, std::shared_ptr<const T> in_child)
+      : instance_(next_snapshot_instance()),
+        version_(*new (page_.memory()) Version(first->version)),
+        in_child_(std::move(in_child)),
+        current_(std::move(first)) {}
+  explicit SnapshotCell(const std::shared_ptr<const T>& first) : SnapshotCell(first, first) {}
 
   /// The current value if this thread has it cached, else nullptr: then call current(). Valid until
   /// this thread calls current() of any cell.
@@ -73,6 +81,9 @@ class SnapshotCell {
 
   /// The same without touching the thread's cache.
   [[nodiscard]] std::shared_ptr<const T> peek() const noexcept SHARD_EXCLUDES(mutex_) {
+    if (forked()) [[unlikely]] {
+      return in_child_;
+    }
     const LockGuard lock(mutex_);
     return current_;
   }
@@ -80,6 +91,17 @@ class SnapshotCell {
   /// The version of the current value.
   [[nodiscard]] std::uint64_t version() const noexcept {
     return version_.load(std::memory_order_relaxed);  // a hint: the value itself comes under mutex_
+  }
+
+  /// Is this a child of the process that made it? Then no lock of it may be taken, since nobody may ever release it.
+  [[nodiscard]] bool forked() const noexcept { return version() == 0; }
+
+  /// In a forked child: nothing that was published here is ever destroyed, whoever lets go of it last.
+  void keep_forever() noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    detail::keep_forever(std::move(current_));
+    for (auto& value : retired_) {
+      detail::keep_forever(std::move(value));
+    }
   }
 
   /// Makes room for what publish() does, so that it cannot fail. Throws std::bad_alloc.
@@ -104,8 +126,12 @@ class SnapshotCell {
   }
 
  private:
+  using Version = typename Platform::template Atomic<std::uint64_t>;
+
   const std::uint64_t instance_;
-  typename Platform::template Atomic<std::uint64_t> version_;
+  const WipedOnFork page_;
+  Version& version_;  ///< in the page
+  const std::shared_ptr<const T> in_child_;
   mutable BasicMutex<Platform> mutex_;
   std::shared_ptr<const T> current_ SHARD_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<const T>> retired_ SHARD_GUARDED_BY(mutex_);

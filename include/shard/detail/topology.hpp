@@ -45,7 +45,8 @@ class Topology {
   using Table = RoutingTable<Platform>;
   using Done = Result<ShardId, ScalingError>;
 
-  Topology(const ManagerOptions& options, const Clock& clock);
+  /// \param consumer  nullptr: none. It must outlive this.
+  Topology(const ManagerOptions& options, const Clock& clock, const Consumer<Platform>* consumer);
 
   /// The current table; readers use it directly.
   SnapshotCell<Platform, Table> tables;
@@ -93,7 +94,8 @@ class Topology {
   friend struct TopologyTestAccess;
 
   [[nodiscard]] static std::shared_ptr<const Table> first_table(const ManagerOptions& options,
-                                                                const Clock& clock);
+                                                                const Clock& clock,
+                                                                const Consumer<Platform>* consumer);
   /// Why nothing can be changed now, if so.
   [[nodiscard]] std::optional<ScalingError> refusal() const noexcept SHARD_REQUIRES(mutex_);
   /// The index of a shard that is there, if anything can be changed now; else why not.
@@ -111,6 +113,7 @@ class Topology {
 
   const ManagerOptions& options_;
   const Clock& clock_;
+  const Consumer<Platform>* const consumer_;
   mutable BasicMutex<Platform> mutex_;
   std::optional<ScalingPolicy> policy_ SHARD_GUARDED_BY(mutex_);
   std::uint64_t next_id_ SHARD_GUARDED_BY(mutex_) =

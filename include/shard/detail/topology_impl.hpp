@@ -12,21 +12,23 @@
 namespace shard::detail {
 
 template <class Platform>
-Topology<Platform>::Topology(const ManagerOptions& options, const Clock& clock)
-    : tables(first_table(options, clock)),
+Topology<Platform>::Topology(const ManagerOptions& options, const Clock& clock,
+                             const Consumer<Platform>* consumer)
+    : tables(first_table(options, clock, consumer), Table::without_members(options)),
       options_(options),
       clock_(clock),
+      consumer_(consumer),
       policy_(options.scaling),
       next_id_(options.shards) {}
 
 template <class Platform>
 std::shared_ptr<const RoutingTable<Platform>> Topology<Platform>::first_table(
-    const ManagerOptions& options, const Clock& clock) {
+    const ManagerOptions& options, const Clock& clock, const Consumer<Platform>* consumer) {
   auto table = std::make_shared<Table>();
   table->members.reserve(options.shards);
   for (std::uint32_t id = 0; id < options.shards; ++id) {
     table->members.push_back(
-        {std::make_shared<Core>(ShardId{id}, options, clock), ShardState::active});
+        {std::make_shared<Core>(ShardId{id}, options, clock, consumer), ShardState::active});
   }
   table->slots = slot_plan::even(Table::slots_for(options), table->active());
   return table;
@@ -87,7 +89,7 @@ typename Topology<Platform>::Done Topology<Platform>::add(bool force) {
   const ShardId id{static_cast<decltype(ShardId::value)>(next_id_)};
   auto next = next_of(*table);
   next->members.push_back(
-      {std::make_shared<Core>(id, options_, clock_, true), ShardState::provisioning});
+      {std::make_shared<Core>(id, options_, clock_, consumer_, true), ShardState::provisioning});
   publish(std::move(next));
   ++next_id_;
   last_change_ = now;
@@ -235,6 +237,15 @@ void Topology<Platform>::publish_moved(const Table& table, std::shared_ptr<Table
       }
     }
   }
+  if (consumer_ != nullptr) {
+    // What a source still holds is waited for: by whoever drains it, and by the destinations of its slots.
+    for (const auto source : sources) {
+      static_cast<void>(published.members[source].core->request_flush());
+    }
+    if (!pairs.empty()) {
+      consumer_->queue->moved();  // a destination may have been looked at between 1 and 3
+    }
+  }
 }
 
 template <class Platform>
@@ -243,7 +254,9 @@ std::size_t Topology<Platform>::finalize_draining() {
   const auto table = tables.peek();
   std::vector<std::size_t> drained;
   for (std::size_t i = 0; i < table->members.size(); ++i) {
-    if (table->members[i].state == ShardState::draining && table->members[i].core->is_drained()) {
+    auto& core = *table->members[i].core;
+    if (table->members[i].state == ShardState::draining && core.is_drained() &&
+        core.leave_queue()) {
       drained.push_back(i);
     }
   }
@@ -286,6 +299,9 @@ typename Topology<Platform>::Done Topology<Platform>::remove(ShardId id, EventBa
     if (!core.is_drained()) {
       return Unexpected{ScalingError::fenced};
     }
+  }
+  if (!core.leave_queue()) {
+    return Unexpected{ScalingError::fenced};
   }
   drop_member(*table, index);
   last_change_ = clock_.now();

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "shard/batch.hpp"
+#include "shard/delivery.hpp"
+#include "shard/detail/export.hpp"
+
+namespace shard {
+
+/// What an adapter may want to know of a call.
+struct DeliveryContext {
+  std::uint32_t attempt = 1;  ///< of this batch, from 1; starts again when a part of it was settled
+
+  /// The adapter should have answered by then: PipelineOptions::attempt_timeout, or the end of close().
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+
+  /// Requested when close() runs out of time. Who answers retry() then has its batch reported as not delivered; who
+  /// does not answer in time has it reported as possibly delivered.
+  std::stop_token stop = {};
+};
+
+/// Where the batches go: a file, a database, a broker.
+///
+/// Threads:  deliver() is called from the workers, at once for different shards, never at once for one shard, and in
+///           order within a shard. PipelineOptions::serialise_adapter makes it one call at a time; an AdapterFactory
+///           makes one adapter for each worker, which then has a thread of its own.
+/// Failure:  exceptions are answers: PermanentError and std::logic_error are refuse(), all others are retry().
+/// Lifetime: owned by the pipeline, destroyed when its last worker has ended. An adapter that is still in deliver() when
+///           close() runs out of time goes on in a thread that nobody waits for: what it refers to must outlive that.
+/// flush() and close() of the same pipeline answer would_deadlock when they are called from here.
+class SHARD_EXPORT Adapter {
+ public:
+  Adapter() = default;
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
+  virtual ~Adapter();
+
+  [[nodiscard]] virtual Delivery deliver(const Batch& batch, const DeliveryContext& context) = 0;
+
+  /// Makes what was delivered durable: called by Pipeline::flush() and close() after everything was delivered. False:
+  /// it could not. By a worker, while no other call of this adapter is under way on that worker.
+  virtual bool flush(const DeliveryContext& context);
+
+  /// The last call, once, by close().
+  virtual void close(const DeliveryContext& context);
+
+  /// For messages; a literal or a member.
+  [[nodiscard]] virtual std::string_view name() const noexcept;
+};
+
+/// Makes the adapter of one worker, 0 .. workers - 1, on the thread that makes the pipeline. Must not return nullptr.
+using AdapterFactory = std::function<std::unique_ptr<Adapter>(std::size_t worker)>;
+
+/// What can be an adapter without being a class of its own: a move-only callable is enough. One that returns nothing
+/// has delivered unless it throws.
+template <class F>
+concept DeliverCallable =
+    !std::derived_from<std::remove_cvref_t<F>, Adapter> &&
+    (std::invocable<std::remove_cvref_t<F>&, const Batch&> ||
+     std::invocable<std::remove_cvref_t<F>&, const Batch&, const DeliveryContext&>);
+
+namespace detail {
+
+template <class F>
+class CallableAdapter final : public Adapter {
+ public:
+  explicit CallableAdapter(F deliver) : deliver_(std::move(deliver)) {}
+
+  Delivery deliver(const Batch& batch, const DeliveryContext& context) override {
+    const auto call = [&]() -> decltype(auto) {
+      if constexpr (std::invocable<F&, const Batch&, const DeliveryContext&>) {
+        return deliver_(batch, context);
+      } else {
+        return deliver_(batch);
+      }
+    };
+    if constexpr (std::is_void_v<decltype(call())>) {
+      call();
+      return Delivery::delivered();
+    } else {
+      return call();
+    }
+  }
+
+ private:
+  F deliver_;
+};
+
+}  // namespace detail
+
+/// Wraps a callable. Throws std::bad_alloc.
+template <DeliverCallable F>
+[[nodiscard]] std::unique_ptr<Adapter> make_adapter(F&& deliver) {
+  return std::make_unique<detail::CallableAdapter<std::remove_cvref_t<F>>>(
+      std::forward<F>(deliver));
+}
+
+}  // namespace shard
