@@ -5,6 +5,22 @@
 #include "shard/config_json.hpp"
 #include "shard/json.hpp"
 #include "shard/manager.hpp"
+#include "shard/pipeline.hpp"
+
+namespace {
+
+/// With a worker thread, configured from JSON.
+bool delivers() {
+  std::size_t delivered = 0;
+  shard::Pipeline pipeline{shard::parse_pipeline_options(R"({"workers": 1})"),
+                           [&delivered](const shard::Batch& batch) { delivered += batch.size(); }};
+  pipeline.ingest("one");
+  pipeline.ingest("two", shard::Key{"key"});
+  const auto report = pipeline.close(std::chrono::seconds{10});
+  return report.complete && delivered == 2 && report.ledger.delivered == 2;
+}
+
+}  // namespace
 
 int main() {
   shard::Manager manager{shard::parse_manager_options(R"({"shards": 2})")};
@@ -23,5 +39,8 @@ int main() {
   }
   const auto ledger = manager.ledger();
   std::fputs(to_string(ledger).c_str(), stdout);
-  return batch.size() == 2 && answer == 42 && ledger.balanced() && ledger.returned == 2 ? 0 : 1;
+  return batch.size() == 2 && answer == 42 && ledger.balanced() && ledger.returned == 2 &&
+                 delivers()
+             ? 0
+             : 1;
 }

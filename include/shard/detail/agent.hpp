@@ -1,14 +1,39 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <thread>
 
+#include "shard/adapter.hpp"
 #include "shard/detail/platform.hpp"
+#include "shard/event_batch.hpp"
 #include "shard/ids.hpp"
 
 namespace shard::detail {
+
+/// Turns timestamps into times of std::chrono::steady_clock, which costs more to read. Both clocks are read together once
+/// in a second, so that what the calibration is off (see Clock) does not add up.
+///
+/// Threads: one at a time.
+class SteadyReading {
+ public:
+  [[nodiscard]] std::chrono::steady_clock::time_point at(Timestamp now) noexcept {
+    if (!read_ || now < read_at_ || now > read_at_.after(std::chrono::seconds{1})) {
+      read_ = true;
+      read_at_ = now;
+      steady_ = std::chrono::steady_clock::now();
+    }
+    return steady_ + (now.since_epoch() - read_at_.since_epoch());
+  }
+
+ private:
+  bool read_ = false;
+  Timestamp read_at_{};
+  std::chrono::steady_clock::time_point steady_;
+};
 
 /// One of the threads of a pipeline, or whoever calls run_once().
 ///
@@ -27,6 +52,11 @@ struct Agent {
   std::atomic<std::uint64_t> attempt_since{
       0};                    ///< since when it is in deliver(), ns + 1; 0: it is not
   std::uint64_t random = 0;  ///< state of next_random()
+
+  std::unique_ptr<EventBatch>
+      spare;                ///< storage for its next batch, so that it need not ask for it
+  DeliveryContext context;  ///< of its calls; made once, since a stop_token is not free to copy
+  SteadyReading steady;
 
   /// 64 bits for the jitter of retries: splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
   /// generators").

@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <stop_token>
 #include <vector>
 
 #include "shard/adapter.hpp"
@@ -49,6 +48,11 @@ class StoragePool {
   std::size_t made_ SHARD_GUARDED_BY(mutex_) = 0;
 };
 
+/// Do the workers look at idle shards by themselves, while none is parked?
+[[nodiscard]] inline bool polls(const PipelineOptions& options) noexcept {
+  return options.workers != 0 && options.wait != WaitStrategy::park;
+}
+
 /// Takes batches from claimed shards and brings them to an adapter, one pass at a time. A pass decides whether a batch is
 /// due, takes it, calls the adapter once, settles what it answered, and says when the shard should be looked at again.
 /// Nothing waits inside, but for the host's code.
@@ -61,12 +65,12 @@ class Courier {
   using AnyAgent = Agent<Platform>;
 
   Courier(const PipelineOptions& options, Identity identity, const Clock& clock,
-          Gate<Platform>& gate, std::stop_token stop) noexcept
+          const ReadyQueue<Platform>& queue, Gate<Platform>& gate) noexcept
       : options_(options),
         identity_(identity),
         clock_(clock),
+        queue_(queue),
         gate_(gate),
-        stop_(std::move(stop)),
         monitor(options.notice_interval) {}
 
   /// How a pass ended.
@@ -80,8 +84,9 @@ class Courier {
   };
   [[nodiscard]] Pass run(AnyLane& lane, AnyAgent& agent, Adapter& adapter) noexcept;
 
-  /// What adapters are told of a call; `attempt` 0 where it is none.
-  [[nodiscard]] DeliveryContext context(std::uint32_t attempt) const noexcept;
+  /// What adapters are told of a call that begins now; `attempt` 0 where it is none to deliver.
+  [[nodiscard]] const DeliveryContext& context(AnyAgent& agent, std::uint32_t attempt,
+                                               Timestamp now) const noexcept;
   /// close() ends then.
   void set_close_deadline(std::chrono::steady_clock::time_point deadline) noexcept {
     close_deadline_.store(deadline.time_since_epoch().count(), std::memory_order_relaxed);
@@ -96,8 +101,8 @@ class Courier {
   const PipelineOptions& options_;
   const Identity identity_;
   const Clock& clock_;
+  const ReadyQueue<Platform>& queue_;
   Gate<Platform>& gate_;
-  const std::stop_token stop_;
   std::atomic<std::chrono::steady_clock::rep> close_deadline_{
       std::chrono::steady_clock::time_point::max().time_since_epoch().count()};
   std::atomic<bool> closing_{false};
@@ -108,9 +113,9 @@ class Courier {
 
  private:
   /// Is a batch due? Rest::again: yes. Else how the pass ends; the shard's watch is set then.
-  [[nodiscard]] Pass plan(AnyLane& lane) noexcept;
+  [[nodiscard]] Pass plan(AnyLane& lane, Timestamp now) noexcept;
   /// Takes what is due. False: nothing after all, and `pass` says how to go on.
-  [[nodiscard]] bool take(AnyLane& lane, Pass& pass) noexcept;
+  [[nodiscard]] bool take(AnyLane& lane, AnyAgent& agent, Pass& pass) noexcept;
   /// Tries the batch until it is terminal or has to wait.
   void deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter, Pass& pass) noexcept;
   /// One call of the adapter; whatever it throws becomes an answer. Nothing: time is over.
@@ -122,7 +127,7 @@ class Courier {
   /// What became of the batch. Each is true if time is not over.
   [[nodiscard]] bool settle_delivered(AnyLane& lane, AnyAgent& agent, std::size_t prefix,
                                       Timestamp now, Pass& pass) noexcept;
-  [[nodiscard]] bool settle_unknown(AnyLane& lane, Pass& pass) noexcept;
+  [[nodiscard]] bool settle_unknown(AnyLane& lane, AnyAgent& agent, Pass& pass) noexcept;
   /// The last `dead` events become dead letters; with `rest_delivered` the others were delivered.
   [[nodiscard]] bool bury(AnyLane& lane, AnyAgent& agent, std::size_t dead, const DeadLetter& why,
                           bool rest_delivered, Timestamp now, Pass& pass) noexcept;
@@ -133,9 +138,9 @@ class Courier {
   void note_success(AnyLane& lane, AnyAgent& agent, std::size_t delivered, Timestamp now) noexcept;
   void note_losses(AnyLane& lane, AnyAgent& agent) noexcept;
   /// After some of the batch was settled: goes on with the rest, or gives the storage back.
-  void go_on(AnyLane& lane) noexcept;
+  void go_on(AnyLane& lane, AnyAgent& agent) noexcept;
   static void hold_from(AnyLane& lane) noexcept;
-  void end_batch(AnyLane& lane) noexcept;
+  void end_batch(AnyLane& lane, AnyAgent& agent) noexcept;
 };
 
 }  // namespace shard::detail

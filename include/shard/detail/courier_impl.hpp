@@ -31,9 +31,10 @@ typename Courier<Platform>::Pass Courier<Platform>::run(AnyLane& lane, AnyAgent&
     }
     deliver(lane, agent, adapter, pass);
   } else {
-    lane.batcher.observe(lane.core.positions().pushed, clock_.now());
-    pass = plan(lane);
-    if (pass.rest == Rest::again && take(lane, pass)) {
+    const auto now = clock_.now();
+    lane.batcher.observe(lane.core.positions().pushed, now);
+    pass = plan(lane, now);
+    if (pass.rest == Rest::again && take(lane, agent, pass)) {
       deliver(lane, agent, adapter, pass);
     }
   }
@@ -45,7 +46,7 @@ typename Courier<Platform>::Pass Courier<Platform>::run(AnyLane& lane, AnyAgent&
   }
   if (lane.size == 0 && pass.rest == Rest::again) {
     const auto settled = pass.settled;
-    pass = plan(lane);
+    pass = plan(lane, clock_.now());
     pass.settled = settled;
   }
   pass.moved = lane.core.watermark() != before;
@@ -55,16 +56,18 @@ typename Courier<Platform>::Pass Courier<Platform>::run(AnyLane& lane, AnyAgent&
 // ---------------------------------------------------------------------------------- batching
 
 template <class Platform>
-typename Courier<Platform>::Pass Courier<Platform>::plan(AnyLane& lane) noexcept {
+typename Courier<Platform>::Pass Courier<Platform>::plan(AnyLane& lane, Timestamp now) noexcept {
   auto& core = lane.core;
   const auto& batching = options_.batch;
-  const auto now = clock_.now();
   const Pass due_now{.rest = Rest::again};
   const auto queued = core.length();
   if (queued == 0) {
     // A fence may be the last thing that flush() waits for.
     if (core.wants_flush() && core.is_fenced()) {
       return {.rest = Rest::fenced};
+    }
+    if (polls(options_) && !queue_.has_sleepers()) {
+      return {.rest = Rest::unwatched};  // the workers look by themselves
     }
     return core.watch_for(1, core.bytes_capacity()) == Rest::idle ? Pass{.rest = Rest::idle}
                                                                   : due_now;
@@ -85,12 +88,12 @@ typename Courier<Platform>::Pass Courier<Platform>::plan(AnyLane& lane) noexcept
 }
 
 template <class Platform>
-bool Courier<Platform>::take(AnyLane& lane, Pass& pass) noexcept {
+bool Courier<Platform>::take(AnyLane& lane, AnyAgent& agent, Pass& pass) noexcept {
   auto& core = lane.core;
   typename ShardCore<Platform>::Taken taken;
   try {
     if (lane.storage == nullptr) {
-      lane.storage = pool_.take();
+      lane.storage = agent.spare != nullptr ? std::move(agent.spare) : pool_.take();
     }
     taken = core.take(*lane.storage, options_.batch.max_events, options_.batch.max_bytes);
   } catch (const std::bad_alloc&) {
@@ -102,7 +105,7 @@ bool Courier<Platform>::take(AnyLane& lane, Pass& pass) noexcept {
     }
   }
   if (lane.storage->empty()) {
-    end_batch(lane);
+    end_batch(lane, agent);
     if (taken.unclear) {
       pass.rest = Rest::later;
       pass.due = clock_.now().after(kLookAgain);
@@ -111,10 +114,8 @@ bool Courier<Platform>::take(AnyLane& lane, Pass& pass) noexcept {
     }
     return false;  // else others have popped or evicted what was there
   }
-  core.with_pop_lock([&lane] {
-    lane.first = 0;
-    lane.size = lane.storage->size();
-  });
+  lane.first = 0;
+  lane.taken = lane.storage->size();
   lane.attempt = 0;
   lane.hurried = false;
   lane.retry_due = {};
@@ -123,9 +124,9 @@ bool Courier<Platform>::take(AnyLane& lane, Pass& pass) noexcept {
 }
 
 template <class Platform>
-void Courier<Platform>::go_on(AnyLane& lane) noexcept {
+void Courier<Platform>::go_on(AnyLane& lane, AnyAgent& agent) noexcept {
   if (lane.size == 0) {
-    end_batch(lane);
+    end_batch(lane, agent);
   } else {
     hold_from(lane);
   }
@@ -138,9 +139,14 @@ void Courier<Platform>::hold_from(AnyLane& lane) noexcept {
 }
 
 template <class Platform>
-void Courier<Platform>::end_batch(AnyLane& lane) noexcept {
+void Courier<Platform>::end_batch(AnyLane& lane, AnyAgent& agent) noexcept {
   lane.held_since.store(0, std::memory_order_relaxed);
-  pool_.give_back(std::move(lane.storage));
+  if (agent.spare == nullptr) {
+    lane.storage->clear();
+    agent.spare = std::move(lane.storage);
+  } else {
+    pool_.give_back(std::move(lane.storage));
+  }
 }
 
 // ---------------------------------------------------------------------------------- delivery
@@ -149,7 +155,7 @@ template <class Platform>
 void Courier<Platform>::deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter,
                                 Pass& pass) noexcept {
   pass.rest = Rest::again;
-  while (lane.size != 0 && !pass.over && pass.rest == Rest::again) {
+  do {
     const auto answer = attempt(lane, agent, adapter);
     if (!answer) {
       pass.over = true;
@@ -216,17 +222,22 @@ void Courier<Platform>::deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter
         break;
       case Delivery::Kind::unknown:
         monitor.note_failure(answer->reason());
-        in_time = settle_unknown(lane, pass);
+        in_time = settle_unknown(lane, agent, pass);
         break;
     }
     pass.over = !in_time;
-  }
+  } while (lane.size != 0 && !pass.over && pass.rest == Rest::again);
 }
 
 template <class Platform>
 std::optional<Delivery> Courier<Platform>::attempt(AnyLane& lane, AnyAgent& agent,
                                                    Adapter& adapter) noexcept {
-  if (gate_.is_stopped() || !lane.core.begin_attempt()) {
+  const auto begin = [&lane] { lane.size += std::exchange(lane.taken, 0); };
+  if (gate_.is_stopped()) {
+    lane.core.with_pop_lock(begin);
+    return std::nullopt;
+  }
+  if (!lane.core.begin_attempt(begin)) {
     return std::nullopt;
   }
   const auto started = clock_.now();
@@ -236,8 +247,9 @@ std::optional<Delivery> Courier<Platform>::attempt(AnyLane& lane, AnyAgent& agen
   monitor.note_attempt(lane.attempt > 1);
   agent.attempt_since.store(started.nanoseconds + 1, std::memory_order_relaxed);  // a statistic
   std::optional<Delivery> answer;
-  const bool ran = gate_.run(
-      agent, [&] { answer.emplace(call(lane.batch(identity_), context(lane.attempt), adapter)); });
+  const bool ran = gate_.run(agent, [&] {
+    answer.emplace(call(lane.batch(identity_), context(agent, lane.attempt, started), adapter));
+  });
   agent.attempt_since.store(0, std::memory_order_relaxed);
   if (ran) {
     lane.core.record_dispatch(lane.size, clock_.now().since_epoch() - started.since_epoch());
@@ -265,14 +277,17 @@ Delivery Courier<Platform>::call(const Batch& batch, const DeliveryContext& cont
 }
 
 template <class Platform>
-DeliveryContext Courier<Platform>::context(std::uint32_t attempt) const noexcept {
+const DeliveryContext& Courier<Platform>::context(AnyAgent& agent, std::uint32_t attempt,
+                                                  Timestamp now) const noexcept {
   using Time = std::chrono::steady_clock::time_point;
-  DeliveryContext context{.attempt = attempt, .stop = stop_};
+  auto& context = agent.context;
+  context.attempt = attempt;
+  context.deadline = Time{Time::duration{close_deadline_.load(std::memory_order_relaxed)}};
   if (attempt != 0 && options_.attempt_timeout != std::chrono::nanoseconds::max()) {
-    context.deadline = std::chrono::steady_clock::now() + options_.attempt_timeout;
+    // Virtual time says nothing about when that will be.
+    const auto began = clock_.is_real() ? agent.steady.at(now) : std::chrono::steady_clock::now();
+    context.deadline = std::min(context.deadline, began + options_.attempt_timeout);
   }
-  const Time close{Time::duration{close_deadline_.load(std::memory_order_relaxed)}};
-  context.deadline = std::min(context.deadline, close);
   return context;
 }
 
@@ -290,19 +305,19 @@ bool Courier<Platform>::settle_delivered(AnyLane& lane, AnyAgent& agent, std::si
     return false;
   }
   pass.settled += prefix;
-  go_on(lane);
+  go_on(lane, agent);
   return true;
 }
 
 template <class Platform>
-bool Courier<Platform>::settle_unknown(AnyLane& lane, Pass& pass) noexcept {
+bool Courier<Platform>::settle_unknown(AnyLane& lane, AnyAgent& agent, Pass& pass) noexcept {
   const auto events = lane.size;
   if (!lane.core.settle({.possibly_delivered = events}, true, [&] { lane.size = 0; })) {
     return false;
   }
   lane.failing = true;
   pass.settled += events;
-  go_on(lane);
+  go_on(lane, agent);
   return true;
 }
 
@@ -340,7 +355,7 @@ bool Courier<Platform>::bury(AnyLane& lane, AnyAgent& agent, std::size_t dead,
   if (lane.size == 0 && !lane.core.settle({}, true, [] {})) {
     return false;
   }
-  go_on(lane);
+  go_on(lane, agent);
   return true;
 }
 

@@ -37,6 +37,7 @@ struct Lane final : ReadyNode {
   std::unique_ptr<EventBatch> storage;  ///< of the batch under way; nullptr when there is none
   std::size_t first = 0;                ///< what is left of it: `size` events from here on
   std::size_t size = 0;
+  std::size_t taken = 0;  ///< what `size` will be, until that is said
 
   std::uint32_t attempt = 0;  ///< how often that was tried
   Timestamp first_tried{};

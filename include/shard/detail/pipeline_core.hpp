@@ -115,10 +115,16 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
 
   // Workers.
   void run_worker(AnyAgent& agent) noexcept;
-  /// Until when a worker with nothing to do looks around before it parks.
-  [[nodiscard]] Timestamp spin_until() const noexcept;
+  /// Waits for something to do, as the wait strategy says.
+  void wait_for_work(AnyAgent& agent, std::uint32_t ticket) noexcept;
+  /// A shard that nobody announces and that has something queued; nullptr: none.
+  [[nodiscard]] Core* find_unwatched() const noexcept;
+  /// Before it parks: from here on every shard is announced.
+  void watch_all() noexcept;
   /// Claims a shard and makes a pass. Nothing: none was ready, or time is over.
   [[nodiscard]] std::optional<std::size_t> work(AnyAgent& agent, std::uint32_t& ticket) noexcept;
+  /// A pass of a node that has been claimed; nothing: time is over.
+  [[nodiscard]] std::optional<std::size_t> pass(ReadyNode& node, AnyAgent& agent) noexcept;
   /// Calls Adapter::flush() if that is asked of this agent's adapter; whether it did.
   bool serve_flush(AnyAgent& agent) noexcept;
   [[nodiscard]] bool flush_is_due(const Slot& slot) const noexcept {

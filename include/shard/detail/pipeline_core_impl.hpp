@@ -48,12 +48,13 @@ PipelineCore<Platform>::PipelineCore(const PipelineOptions& given, std::unique_p
       identity{options.producer_id ? *options.producer_id : random_seed(), random_seed()},
       core_(make_manager(options)),
       manager(core_),
-      courier_(options, identity, core_->clock, gate_, stop_.get_token()) {
+      courier_(options, identity, core_->clock, *core_->ready, gate_) {
   const auto agents = std::max<std::size_t>(1, options.workers);
-  const auto make_agent = [](std::size_t index) {
+  const auto make_agent = [this](std::size_t index) {
     auto agent = std::make_unique<AnyAgent>();
     agent->index = index;
     agent->random = random_seed();
+    agent->context.stop = stop_.get_token();
     return agent;
   };
   for (std::size_t i = 0; i < agents; ++i) {
@@ -118,16 +119,52 @@ void PipelineCore<Platform>::start() {
 // ---------------------------------------------------------------------------------- workers
 
 template <class Platform>
-Timestamp PipelineCore<Platform>::spin_until() const noexcept {
-  switch (options.wait) {
-    case WaitStrategy::park:
-      break;
-    case WaitStrategy::spin_then_park:
-      return clock().now().after(options.spin_for);
-    case WaitStrategy::spin:
-      return Timestamp::max();
+void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket) noexcept {
+  if (polls(options)) {
+    const auto until = options.wait == WaitStrategy::spin ? Timestamp::max()
+                                                          : clock().now().after(options.spin_for);
+    const bool found = queue().spin(ticket, until, [this, &agent] {
+      return find_unwatched() != nullptr || gate_.is_stopped() || flush_is_due(slot_of(agent));
+    });
+    if (found || options.wait == WaitStrategy::spin) {
+      return;
+    }
+    watch_all();
   }
-  return {};
+  queue().sleep(ticket);
+}
+
+template <class Platform>
+ShardCore<Platform>* PipelineCore<Platform>::find_unwatched() const noexcept {
+  auto& tables = core_->topology.tables;
+  const auto* table = tables.cached();
+  if (table == nullptr) {
+    static_cast<void>(tables.current());
+    table = tables.cached();
+  }
+  if (table != nullptr) {
+    for (const auto& member : table->members) {
+      if (member.core->has_queued() && ReadyQueue<Platform>::is_idle(*member.core->node())) {
+        return member.core.get();
+      }
+    }
+  }
+  return nullptr;
+}
+
+template <class Platform>
+void PipelineCore<Platform>::watch_all() noexcept {
+  const auto table = core_->topology.tables.peek();
+  for (const auto& member : table->members) {
+    auto& core = *member.core;
+    if (ReadyQueue<Platform>::is_idle(*core.node())) {
+      const auto rest = core.watch_for(1, core.bytes_capacity());
+      queue().note_watched(*core.node());
+      if (rest == Rest::again) {
+        core.announce();
+      }
+    }
+  }
 }
 
 template <class Platform>
@@ -152,7 +189,7 @@ void PipelineCore<Platform>::run_worker(AnyAgent& agent) noexcept {
     // Whoever wants something else of a worker says so first and then interrupts the queue: either we see it here, or
     // the ticket is old by then. A flush that was not served above is in the hands of another worker, or will be.
     if (!gate_.is_stopped() && (due || !flush_is_due(slot))) {
-      queue().sleep(ticket, spin_until());
+      wait_for_work(agent, ticket);
     }
   }
   leave(agent);
@@ -161,19 +198,28 @@ void PipelineCore<Platform>::run_worker(AnyAgent& agent) noexcept {
 template <class Platform>
 std::optional<std::size_t> PipelineCore<Platform>::work(AnyAgent& agent,
                                                         std::uint32_t& ticket) noexcept {
+  if (polls(options)) {
+    if (auto* const core = find_unwatched(); core != nullptr && queue().try_claim(*core->node())) {
+      return pass(*core->node(), agent);
+    }
+  }
   const auto claim = queue().claim(clock().now());
   if (claim.node == nullptr) {
     ticket = claim.ticket;
     return std::nullopt;
   }
-  const auto pass =
-      courier_.run(static_cast<AnyLane&>(*claim.node), agent, *slot_of(agent).adapter);
-  if (pass.over) {
+  return pass(*claim.node, agent);
+}
+
+template <class Platform>
+std::optional<std::size_t> PipelineCore<Platform>::pass(ReadyNode& node, AnyAgent& agent) noexcept {
+  const auto done = courier_.run(static_cast<AnyLane&>(node), agent, *slot_of(agent).adapter);
+  if (done.over) {
     return std::nullopt;  // the claim is kept, so that nobody else takes the shard up
   }
-  queue().release(*claim.node, pass.rest, pass.moved, pass.due);
+  queue().release(node, done.rest, done.moved, done.due);
   progress_.notify_all();
-  return pass.settled;
+  return done.settled;
 }
 
 template <class Platform>
@@ -194,7 +240,7 @@ bool PipelineCore<Platform>::serve_flush(AnyAgent& agent) noexcept {
     bool flushed = false;
     const bool ran = gate_.run(agent, [&] {
       try {
-        flushed = slot.adapter->flush(courier_.context(0));
+        flushed = slot.adapter->flush(courier_.context(agent, 0, clock().now()));
       } catch (...) {
         flushed = false;  // FlushStatus::adapter_failed
       }
@@ -222,7 +268,7 @@ void PipelineCore<Platform>::leave(AnyAgent& agent) noexcept {
   if (last) {
     static_cast<void>(gate_.run(agent, [&] {
       try {
-        slot.adapter->close(courier_.context(0));
+        slot.adapter->close(courier_.context(agent, 0, clock().now()));
         slot.closed.store(true, std::memory_order_release);
       } catch (...) {
         return;  // it is not closed: CloseReport::complete is false
@@ -416,6 +462,9 @@ ScalingDecision PipelineCore<Platform>::last_decision() const {
 template <class Platform>
 template <class Done>
 bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
+  // Where time is the host's it may stand still, and then a batch that is retried at once is retried for ever. Passes that
+  // settle nothing can be of use (a fence is passed), but not more often than there are shards.
+  auto in_vain = manager.num_shards() + 2;
   for (;;) {
     const auto ticket = progress_.prepare();
     if (done()) {
@@ -427,17 +476,18 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
     }
     auto wake = deadline;
     if (is_host_driven() && !gate_.is_stopped()) {
-      run_once();
+      const bool settled = run_once() != 0;
       if (done()) {
         return true;
       }
       wake = std::min(deadline, queue().next_due());
-      if (wake <= clock().now()) {
+      const bool idle = wake > clock().now();
+      if (!clock().is_real() && !settled && (idle || --in_vain == 0)) {
+        return done();  // nothing more happens until the host lets time pass
+      }
+      if (!idle || settled) {
         std::this_thread::yield();  // another thread may be the one that drives
         continue;
-      }
-      if (!clock().is_real()) {
-        return done();  // nothing more happens until the host lets time pass
       }
     }
     static_cast<void>(progress_.wait_until(ticket, clock(), wake));

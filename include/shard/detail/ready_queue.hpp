@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -32,13 +33,15 @@ class ReadyNode {
   ReadyNode* previous_ = nullptr;
   Timestamp due_{};
   std::uint64_t moves_seen_ = 0;
-  Place place_ = Place::idle;
-  bool again_ = false;  ///< announced while it was claimed
+  bool again_ = false;                     ///< announced while it was claimed
+  bool unwatched_ = false;                 ///< idle, and nobody announces it: see Rest::unwatched
+  std::atomic<Place> place_{Place::idle};  ///< written under the mutex; a hint without it
 };
 
 /// What becomes of a node at the end of a pass.
 enum class Rest : std::uint8_t {
-  idle,    ///< nothing to do until it is announced
+  idle,       ///< nothing to do until it is announced
+  unwatched,  ///< nothing to do now, and nobody will announce it: whoever spins has to look at its shard
   later,   ///< to be looked at again when it is due
   again,   ///< there is more to do: behind all others
   fenced,  ///< when another shard has moved on
@@ -49,6 +52,10 @@ enum class Rest : std::uint8_t {
 /// A node is in one place at a time: idle, ready (first in, first out), waiting (for its due time), fenced (until any shard
 /// moves on), or claimed by one thread, which is the right to take from its shard and to deliver. A node that is announced
 /// while it is claimed becomes ready at the end of that pass, so no announcement is lost.
+///
+/// Who spins instead of sleeping polls: it looks at the shards of unwatched nodes by itself, so that pushing to them costs
+/// nothing more than otherwise. Nobody parks while a node is unwatched (arm it first), and none becomes so while
+/// somebody is parked.
 ///
 /// Threads:  any. All state is under one mutex, which is a leaf: no other lock is taken and no user code runs under it.
 /// Sleeping: wake_ changes, under the mutex, whenever a sleeper is to be woken; who was about to park by an older value
@@ -69,7 +76,7 @@ class ReadyQueue {
     Wake wake;
     {
       const LockGuard lock(mutex_);
-      switch (node.place_) {
+      switch (place(node)) {
         case Place::waiting:
           waiting_.unlink(node);
           break;
@@ -83,6 +90,7 @@ class ReadyQueue {
         case Place::gone:
           return;
         case Place::idle:
+          watch(node);
           break;
       }
       make_ready(node);
@@ -122,13 +130,35 @@ class ReadyQueue {
       }
       node = ready_.first;
       ready_.unlink(*node);
-      node->place_ = Place::claimed;
-      node->moves_seen_ = moves_;
-      ++claimed_;
+      claim_locked(*node);
       wake = wake_for_work();  // who goes on to work leaves the rest, and the due times, to another
     }
     unpark(wake);
     return {node, 0};
+  }
+
+  /// Is it idle, so that whoever polls should look at its shard? A hint.
+  [[nodiscard]] static bool is_idle(const ReadyNode& node) noexcept {
+    return node.place_.load(std::memory_order_relaxed) == Place::idle;
+  }
+  /// Claims a node that the caller has found to have something to do; false if it is not idle.
+  [[nodiscard]] bool try_claim(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
+    const LockGuard lock(mutex_);
+    if (!is_idle(node) || claimed_ == max_claims_) {
+      return false;
+    }
+    watch(node);
+    claim_locked(node);
+    return true;
+  }
+  /// The shard of a node has been given a watch: it need not be polled any more.
+  void note_watched(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
+    const LockGuard lock(mutex_);
+    watch(node);
+  }
+  /// Is anybody parked, or about to? Then idle nodes need a watch. A hint: release() has the last word.
+  [[nodiscard]] bool has_sleepers() const noexcept {
+    return sleepers_seen_.load(std::memory_order_relaxed) != 0;
   }
 
   /// Counts as a claim of no node in particular until leave(); false if there are too many.
@@ -152,10 +182,13 @@ class ReadyQueue {
   void release(ReadyNode& node, Rest rest, bool moved, Timestamp due = {}) noexcept
       SHARD_EXCLUDES(mutex_) {
     const LockGuard lock(mutex_);
-    expects(node.place_ == Place::claimed, "a node was released that was not claimed");
+    expects(place(node) == Place::claimed, "a node was released that was not claimed");
     --claimed_;
     if (rest == Rest::fenced && node.moves_seen_ != moves_) {
       rest = Rest::again;  // somebody moved on since it was claimed: look once more
+    }
+    if (rest == Rest::unwatched && sleeping_ != 0) {
+      rest = Rest::again;  // somebody parked since the caller looked
     }
     if (node.again_) {
       node.again_ = false;
@@ -165,19 +198,26 @@ class ReadyQueue {
       note_move();
     }
     switch (rest) {
+      case Rest::unwatched:
+        node.unwatched_ = true;
+        ++unwatched_;
+        [[fallthrough]];
       case Rest::idle:
-        node.place_ = Place::idle;
+        set_place(node, Place::idle);
         break;
       case Rest::later:
         node.due_ = due;
-        node.place_ = Place::waiting;
+        set_place(node, Place::waiting);
         waiting_.insert_by_due(node);
+        if (spinning_ != 0) {
+          wake_.fetch_add(1, std::memory_order_relaxed);  // it has to know of the new due time
+        }
         break;
       case Rest::again:
         make_ready(node);
         break;
       case Rest::fenced:
-        node.place_ = Place::fenced;
+        set_place(node, Place::fenced);
         fenced_.push_back(node);
         break;
     }
@@ -186,7 +226,7 @@ class ReadyQueue {
   /// Takes the node out for good, unless it is claimed: then false.
   [[nodiscard]] bool retire(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
     const LockGuard lock(mutex_);
-    switch (node.place_) {
+    switch (place(node)) {
       case Place::claimed:
         return false;
       case Place::ready:
@@ -202,7 +242,8 @@ class ReadyQueue {
       case Place::gone:
         break;
     }
-    node.place_ = Place::gone;
+    watch(node);
+    set_place(node, Place::gone);
     return true;
   }
 
@@ -215,45 +256,20 @@ class ReadyQueue {
   }
 
   /// Returns when there may be something to claim, or after interrupt(); perhaps sooner.
-  /// \param ticket     of a claim() that found nothing, after which the caller has looked for other reasons not to sleep
-  /// \param spin_until looks for work until then before it parks; max(): never parks
-  void sleep(std::uint32_t ticket, Timestamp spin_until) noexcept SHARD_EXCLUDES(mutex_) {
-    if (spin_until != Timestamp{}) {
-      std::uint32_t before = 0;
-      Timestamp due = Timestamp::max();
-      {
-        const LockGuard lock(mutex_);
-        if (!may_sleep(ticket)) {
-          return;
-        }
-        ++spinning_;
-        before = wake_.load(std::memory_order_relaxed);  // written under mutex_
-        due = waiting_.first != nullptr ? waiting_.first->due_ : due;
-      }
-      Timestamp now = clock_.now();
-      while (now < due && now < spin_until &&
-             wake_.load(std::memory_order_relaxed) == before) {  // the mutex orders what it says
-        Platform::relax();
-        now = clock_.now();
-      }
-      const LockGuard lock(mutex_);
-      --spinning_;
-      if (now >= due || now < spin_until) {
-        return;
-      }
-    }
+  /// \param ticket  of a claim() that found nothing, after which the caller has looked for other reasons not to sleep
+  void sleep(std::uint32_t ticket) noexcept SHARD_EXCLUDES(mutex_) {
     std::uint32_t expected = 0;
     Timestamp deadline = Timestamp::max();
     {
       const LockGuard lock(mutex_);
-      if (!may_sleep(ticket)) {
+      if (!may_sleep(ticket) || unwatched_ != 0) {
         return;
       }
       if (waiting_.first != nullptr && waiting_.first->due_ < watched_) {
         deadline = watched_ = waiting_.first->due_;
       }
       expected = wake_.load(std::memory_order_relaxed);  // written under mutex_
-      ++sleeping_;
+      set_sleeping(sleeping_ + 1);
     }
     if (deadline == Timestamp::max()) {
       Platform::park(wake_, expected);
@@ -261,11 +277,44 @@ class ReadyQueue {
       static_cast<void>(Platform::park_until(wake_, expected, clock_, deadline));
     }
     const LockGuard lock(mutex_);
-    --sleeping_;
+    set_sleeping(sleeping_ - 1);
     woken_ -= woken_ != 0 ? 1U : 0U;
     if (deadline != Timestamp::max() && watched_ == deadline) {
       watched_ = Timestamp::max();
     }
+  }
+
+  /// Spins until there may be something to claim, `look()` says that there is, or `until`. True if it should be looked
+  /// for now. While somebody spins nobody is woken.
+  /// \param look  called over and over, without a lock
+  template <class Look>
+  [[nodiscard]] bool spin(std::uint32_t ticket, Timestamp until, const Look& look) noexcept
+      SHARD_EXCLUDES(mutex_) {
+    std::uint32_t before = 0;
+    {
+      const LockGuard lock(mutex_);
+      if (!may_sleep(ticket)) {
+        return true;
+      }
+      ++spinning_;
+      before = wake_.load(std::memory_order_relaxed);  // written under mutex_
+      if (waiting_.first != nullptr && waiting_.first->due_ < until) {
+        until = waiting_.first->due_;  // then there is something to claim
+      }
+    }
+    bool found = false;
+    for (unsigned turn = 1;; ++turn) {
+      found = look() || wake_.load(std::memory_order_relaxed) != before;  // the mutex orders it
+      if (found || (turn % kTurnsPerReading == 0 && clock_.now() >= until)) {
+        break;
+      }
+      Platform::relax();
+    }
+    const LockGuard lock(mutex_);
+    --spinning_;
+    // Whoever saw a spinner woke nobody: the last one that ends must not leave work behind.
+    return found || ready_.first != nullptr ||
+           (waiting_.first != nullptr && waiting_.first->due_ <= until);
   }
 
   /// Every sleeper returns, and so does every sleep() with an older ticket.
@@ -308,10 +357,31 @@ class ReadyQueue {
     }
   };
 
+  static constexpr unsigned kTurnsPerReading =
+      16;  ///< of spin(): the clock is not looked at more often
+
   enum class Wake : std::uint8_t { nobody, one };
 
+  [[nodiscard]] static Place place(const ReadyNode& node) noexcept {
+    return node.place_.load(std::memory_order_relaxed);  // written under mutex_
+  }
+  static void set_place(ReadyNode& node, Place place) noexcept {
+    node.place_.store(place, std::memory_order_relaxed);  // read without mutex_ as a hint only
+  }
+  void claim_locked(ReadyNode& node) noexcept SHARD_REQUIRES(mutex_) {
+    set_place(node, Place::claimed);
+    node.moves_seen_ = moves_;
+    ++claimed_;
+  }
+  void watch(ReadyNode& node) noexcept SHARD_REQUIRES(mutex_) {
+    if (node.unwatched_) {
+      node.unwatched_ = false;
+      --unwatched_;
+    }
+  }
+
   void make_ready(ReadyNode& node) noexcept SHARD_REQUIRES(mutex_) {
-    node.place_ = Place::ready;
+    set_place(node, Place::ready);
     ready_.push_back(node);
   }
 
@@ -322,6 +392,11 @@ class ReadyQueue {
       fenced_.unlink(node);
       make_ready(node);
     }
+  }
+
+  void set_sleeping(std::uint32_t sleeping) noexcept SHARD_REQUIRES(mutex_) {
+    sleeping_ = sleeping;
+    sleepers_seen_.store(sleeping, std::memory_order_relaxed);
   }
 
   [[nodiscard]] bool may_sleep(std::uint32_t ticket) const noexcept SHARD_REQUIRES(mutex_) {
@@ -363,6 +438,8 @@ class ReadyQueue {
   std::uint32_t sleeping_ SHARD_GUARDED_BY(mutex_) = 0;  ///< parked, or about to
   std::uint32_t woken_ SHARD_GUARDED_BY(mutex_) = 0;     ///< of those, on their way back; see below
   std::uint32_t spinning_ SHARD_GUARDED_BY(mutex_) = 0;
+  std::size_t unwatched_ SHARD_GUARDED_BY(mutex_) = 0;
+  std::atomic<std::uint32_t> sleepers_seen_{0};                    ///< copy of sleeping_
   Timestamp watched_ SHARD_GUARDED_BY(mutex_) = Timestamp::max();  ///< until when a sleeper sleeps
   // Of the `sleeping_`, at least `woken_` return without being woken again. A sleeper that returns for another reason may
   // take the credit of one that was woken, so woken_ can be too small, which costs a wake-up in vain, but never too large.

@@ -219,10 +219,16 @@ class ShardCore {
       SHARD_EXCLUDES(pop_);
 
   /// An attempt to deliver begins. False: expire() has been called, and what was taken is no longer the caller's.
-  [[nodiscard]] bool begin_attempt() noexcept SHARD_EXCLUDES(pop_) {
+  /// \param change  as for settle()
+  template <class Change>
+  [[nodiscard]] bool begin_attempt(const Change& change) noexcept SHARD_EXCLUDES(pop_) {
     const LockGuard lock(pop_);
-    attempting_ = !expired_;
-    return attempting_;
+    if (expired_) {
+      return false;
+    }
+    change();
+    attempting_ = true;
+    return true;
   }
 
   /// Counts what became of events that were taken. `change()`, which must be short, makes the same change to the caller's
@@ -245,6 +251,11 @@ class ShardCore {
       publish_watermark();
     }
     return true;
+  }
+
+  /// Is anything in the ring? For whoever polls: takes no lock and disturbs nothing else.
+  [[nodiscard]] bool has_queued() const noexcept {
+    return pushed_.load(std::memory_order_relaxed) != head_.load(std::memory_order_relaxed);
   }
 
   /// Ends a pass that found too little to deliver: sets a watch, so that the node is announced when `events` are queued
