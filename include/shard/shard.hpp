@@ -128,7 +128,7 @@ class BasicLockedShard {
   [[nodiscard]] Outcome try_push_raw(const RawEvent& event) noexcept
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
     return manager_.admit_locked(core_, detail::item_of(event), now_, afterwards_.evicted,
-                                 afterwards_.announce);
+                                 afterwards_.news);
   }
   [[nodiscard]] Outcome try_push(Bytes payload) noexcept {
     return try_push_raw(RawEvent::of(payload));
@@ -138,7 +138,9 @@ class BasicLockedShard {
   std::size_t pop_batch_into(EventBatch& out, std::size_t max_events,
                              std::size_t max_payload_bytes = BasicShard<Platform>::kUnlimited)
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    return core_.pop_locked(out, max_events, max_payload_bytes);
+    const auto popped = core_.pop_locked(out, max_events, max_payload_bytes);
+    afterwards_.news.moved = afterwards_.news.moved || popped != 0;
+    return popped;
   }
 
  private:
@@ -148,12 +150,8 @@ class BasicLockedShard {
   struct Afterwards {
     detail::ShardCore<Platform>& core;
     BufferAccess::Chain evicted = {};
-    bool announce = false;
-    ~Afterwards() {
-      if (announce) {
-        core.announce();
-      }
-    }
+    detail::News news = {};
+    ~Afterwards() { core.pass_on(news); }
   };
   BasicLockedShard(detail::ManagerCore<Platform>& manager, Afterwards& afterwards,
                    Timestamp now) noexcept

@@ -48,9 +48,11 @@ class StoragePool {
   std::size_t made_ SHARD_GUARDED_BY(mutex_) = 0;
 };
 
-/// Do the workers look at idle shards by themselves, while none is parked?
+/// Do the workers look at idle shards by themselves, while none is parked? Not where only one may deliver at a time: the
+/// others would look at what they may not take.
 [[nodiscard]] inline bool polls(const PipelineOptions& options) noexcept {
-  return options.workers != 0 && options.wait != WaitStrategy::park;
+  return options.wait != WaitStrategy::park &&
+         (options.workers == 1 || (options.workers != 0 && !options.serialise_adapter));
 }
 
 /// Takes batches from claimed shards and brings them to an adapter, one pass at a time. A pass decides whether a batch is

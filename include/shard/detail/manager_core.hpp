@@ -160,12 +160,12 @@ class ManagerCore {
   /// The same with both locks of the shard held; a payload above inline_max is too large there.
   [[nodiscard]] Outcome admit_locked(Core& core, const Item& item, Timestamp now,
                                      BufferAccess::Chain& evicted,
-                                     bool& to_announce) noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
+                                     News& news) noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (!fits_limits(item)) {
       const auto checked = check_limits(item);
       return count(checked == Outcome::accepted ? Outcome::payload_too_large : checked);
     }
-    const auto verdict = core.push_locked(item, now, evicted, to_announce);
+    const auto verdict = core.push_locked(item, now, evicted, news);
     return count(is_final(verdict) ? outcome(verdict) : Outcome::rejected_closed);
   }
 

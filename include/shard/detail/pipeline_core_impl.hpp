@@ -120,11 +120,12 @@ void PipelineCore<Platform>::start() {
 
 template <class Platform>
 void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket) noexcept {
-  if (polls(options)) {
+  if (options.wait != WaitStrategy::park) {
     const auto until = options.wait == WaitStrategy::spin ? Timestamp::max()
                                                           : clock().now().after(options.spin_for);
     const bool found = queue().spin(ticket, until, [this, &agent] {
-      return find_unwatched() != nullptr || gate_.is_stopped() || flush_is_due(slot_of(agent));
+      return (polls(options) && find_unwatched() != nullptr) || gate_.is_stopped() ||
+             flush_is_due(slot_of(agent));
     });
     if (found || options.wait == WaitStrategy::spin) {
       return;
@@ -157,9 +158,9 @@ void PipelineCore<Platform>::watch_all() noexcept {
   const auto table = core_->topology.tables.peek();
   for (const auto& member : table->members) {
     auto& core = *member.core;
-    if (ReadyQueue<Platform>::is_idle(*core.node())) {
+    if (const auto number = queue().unwatched(*core.node())) {
       const auto rest = core.watch_for(1, core.bytes_capacity());
-      queue().note_watched(*core.node());
+      queue().note_watched(*core.node(), *number);
       if (rest == Rest::again) {
         core.announce();
       }
@@ -367,7 +368,10 @@ bool PipelineCore<Platform>::tick(AnyAgent& agent) noexcept {
       if (mode == ScalingMode::automatic) {
         report = manager.run_scaling(sink);
       } else {
-        report.decision = manager.evaluate_scaling(sink);
+        auto decision = manager.evaluate_scaling(sink);  // measures, too
+        if (mode == ScalingMode::dry_run) {
+          report.decision = std::move(decision);
+        }
         report.measured = true;
         manager.finalize_draining();
         report.removed = manager.remove_stopped_shards();

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "shard/clock.hpp"
 #include "shard/detail/annotations.hpp"
@@ -33,8 +34,9 @@ class ReadyNode {
   ReadyNode* previous_ = nullptr;
   Timestamp due_{};
   std::uint64_t moves_seen_ = 0;
-  bool again_ = false;                     ///< announced while it was claimed
-  bool unwatched_ = false;                 ///< idle, and nobody announces it: see Rest::unwatched
+  bool again_ = false;      ///< announced while it was claimed
+  bool unwatched_ = false;  ///< idle, and nobody announces it: see Rest::unwatched
+  std::uint32_t times_unwatched_ = 0;
   std::atomic<Place> place_{Place::idle};  ///< written under the mutex; a hint without it
 };
 
@@ -151,10 +153,19 @@ class ReadyQueue {
     claim_locked(node);
     return true;
   }
-  /// The shard of a node has been given a watch: it need not be polled any more.
-  void note_watched(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
+  /// Before whoever wants to park gives the shard of an unwatched node a watch: a number for note_watched(). Nothing: it
+  /// needs none.
+  [[nodiscard]] std::optional<std::uint32_t> unwatched(const ReadyNode& node) const noexcept
+      SHARD_EXCLUDES(mutex_) {
     const LockGuard lock(mutex_);
-    watch(node);
+    return node.unwatched_ ? std::optional(node.times_unwatched_) : std::nullopt;
+  }
+  /// It has one now, unless the node was claimed and left unwatched again in between, when nobody knows.
+  void note_watched(ReadyNode& node, std::uint32_t number) noexcept SHARD_EXCLUDES(mutex_) {
+    const LockGuard lock(mutex_);
+    if (node.times_unwatched_ == number) {
+      watch(node);
+    }
   }
   /// Is anybody parked, or about to? Then idle nodes need a watch. A hint: release() has the last word.
   [[nodiscard]] bool has_sleepers() const noexcept {
@@ -200,6 +211,7 @@ class ReadyQueue {
     switch (rest) {
       case Rest::unwatched:
         node.unwatched_ = true;
+        ++node.times_unwatched_;
         ++unwatched_;
         [[fallthrough]];
       case Rest::idle:

@@ -84,6 +84,12 @@ struct Consumer {
   std::function<std::unique_ptr<ReadyNode>(ShardCore<Platform>&)> attach;
 };
 
+/// What a push or a pop has to tell the consumer when its locks are released.
+struct News {
+  bool room_used = false;  ///< a watch was there, and has been taken away
+  bool moved = false;      ///< the watermark went on, and another shard may wait for that
+};
+
 /// What becomes of events that were taken, in numbers.
 struct Settlement {
   std::uint64_t delivered = 0;
@@ -173,8 +179,8 @@ class ShardCore {
     std::uint16_t accepted = 0;
     std::uint16_t invalid = 0;         ///< the caller counts them
     Measured measured = Measured::no;  ///< for sample()
-    bool refused = false;   ///< the rest of the call's events for this shard must be refused too
-    bool announce = false;  ///< for announce()
+    bool refused = false;  ///< the rest of the call's events for this shard must be refused too
+    News news = {};        ///< for pass_on()
   };
 
   /// Pushes `items[i]` for each i of `group`, in order, under one lock, and publishes them at once. Writes
@@ -188,9 +194,7 @@ class ShardCore {
       SHARD_EXCLUDES(producer_, pop_) {
     const auto result =
         push_group_unannounced(version, items, group, now, waiting, refuse, outcomes, evicted);
-    if (result.announce) [[unlikely]] {
-      announce();
-    }
+    pass_on(result.news);
     return result;
   }
 
@@ -310,6 +314,21 @@ class ShardCore {
     return taken_.load(std::memory_order_acquire) - settled;
   }
 
+  /// No lock is held.
+  SHARD_ALWAYS_INLINE void pass_on(News news) noexcept SHARD_EXCLUDES(producer_, pop_) {
+    if (news.room_used) [[unlikely]] {
+      announce();
+    }
+    if (news.moved) [[unlikely]] {
+      announce_move();
+    }
+  }
+  void announce_move() noexcept SHARD_EXCLUDES(producer_, pop_) {
+    if (consumer_ != nullptr) {
+      consumer_->queue->moved();
+    }
+  }
+
   [[nodiscard]] ReadyNode* node() const noexcept { return node_.get(); }
 
   /// Takes the node of a drained shard out of the queue; false while it is claimed.
@@ -358,9 +377,9 @@ class ShardCore {
     const LockGuard consumer(pop_);
     return std::forward<Use>(use)();
   }
-  /// \param to_announce  set if the caller has to announce() when the locks are released
+  /// \param news  for pass_on(), when the locks are released
   [[nodiscard]] Verdict push_locked(const Item& item, Timestamp now, BufferAccess::Chain& evicted,
-                                    bool& to_announce) noexcept SHARD_REQUIRES(producer_, pop_);
+                                    News& news) noexcept SHARD_REQUIRES(producer_, pop_);
   std::size_t pop_locked(EventBatch& out, std::size_t max_events, std::size_t max_bytes)
       SHARD_REQUIRES(pop_);
 
@@ -500,13 +519,13 @@ class ShardCore {
     return arena_.fits(cost);
   }
 
-  /// The same when there is none, or seems to be: takes a watch away first. `announce` is set if there was one.
+  /// The same when there is none, or seems to be: takes a watch away first, and tells if there was one.
   [[nodiscard]] bool has_room_after_all(std::uint64_t cost, std::uint64_t pushed,
-                                        bool& announce) noexcept SHARD_REQUIRES(producer_) {
+                                        News& news) noexcept SHARD_REQUIRES(producer_) {
     if (!watched_) {
       return false;
     }
-    announce = true;
+    news.room_used = true;
     unwatch();
     return has_room(cost, pushed);
   }
@@ -583,7 +602,7 @@ class ShardCore {
   void count_refusal(Outcome refusal, std::uint64_t events) noexcept SHARD_REQUIRES(producer_);
 
   /// Evicts the oldest events until one of `cost` bytes fits. Their buffers go to `evicted`.
-  void evict_for(std::uint64_t cost, BufferAccess::Chain& evicted) noexcept
+  void evict_for(std::uint64_t cost, BufferAccess::Chain& evicted, News& news) noexcept
       SHARD_REQUIRES(producer_, pop_);
 
   /// The position that the next event or fence would take.
@@ -654,6 +673,8 @@ class ShardCore {
   std::atomic<std::uint64_t> flush_to_{0};  ///< see request_flush(); written under producer_
   std::uint64_t overflows_ SHARD_GUARDED_BY(producer_) = 0;
   std::uint64_t fences_placed_ SHARD_GUARDED_BY(producer_) = 0;
+  /// The highest position that fences in other shards wait for. Set before they know of it.
+  std::uint64_t waited_for_ SHARD_GUARDED_BY(producer_) = 0;
   EventCount<Platform> space_;
   Count waited_ns_{0};
   Count sampled_{0};

@@ -98,7 +98,11 @@ Verdict ShardCore<Platform>::decide_overflow(std::uint64_t cost, Waiting& waitin
 }
 
 template <class Platform>
-void ShardCore<Platform>::evict_for(std::uint64_t cost, BufferAccess::Chain& evicted) noexcept {
+void ShardCore<Platform>::evict_for(std::uint64_t cost, BufferAccess::Chain& evicted,
+                                    News& news) noexcept {
+  // Whoever waits for what is evicted here has to be told: this shard may itself be behind a fence, so that no worker
+  // moves it on.
+  news.moved = news.moved || watermark() < waited_for_;
   // A consumer may have made room before we got its lock: look again before each eviction.
   while (!has_room(cost, pushed())) {
     const auto turn = ring_->read_turn();
@@ -118,7 +122,7 @@ template <class Platform>
 Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::uint32_t slot,
                                   Timestamp now, Waiting& waiting) noexcept {
   BufferAccess::Chain evicted;  // outlives the locks: releasing a buffer runs the host's code
-  bool to_announce = false;
+  News news;
   Verdict verdict_of_push;
   Measured measured = Measured::no;
   {
@@ -131,11 +135,11 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
     }
     const auto room = measure(item);
     verdict_of_push = Verdict::accepted;
-    if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), to_announce)) {
+    if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), news)) {
       verdict_of_push = decide_overflow(room.cost, waiting);
       if (verdict_of_push == Verdict::accepted) {
         const LockGuard consumer(pop_);
-        evict_for(room.cost, evicted);
+        evict_for(room.cost, evicted, news);
       }
     }
     if (verdict_of_push == Verdict::accepted) {
@@ -143,9 +147,7 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
       measured = to_measure(lock.contended(), 1);
     }
   }
-  if (to_announce) {
-    announce();
-  }
+  pass_on(news);
   if (measured != Measured::no) {
     sample(now, measured, slot);
   }
@@ -154,7 +156,7 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
 
 template <class Platform>
 Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
-                                         BufferAccess::Chain& evicted, bool& to_announce) noexcept {
+                                         BufferAccess::Chain& evicted, News& news) noexcept {
   if (min_version_ > kAnyVersion) {
     return Verdict::stale;
   }
@@ -162,13 +164,13 @@ Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
     return verdict(Outcome::timestamps_exhausted);
   }
   const auto room = measure(item);
-  if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), to_announce)) {
+  if (!has_room(room.cost, pushed()) && !has_room_after_all(room.cost, pushed(), news)) {
     Waiting none{.allowed = false};
     const auto decision = decide_overflow(room.cost, none);
     if (decision != Verdict::accepted) {
       return decision;
     }
-    evict_for(room.cost, evicted);
+    evict_for(room.cost, evicted, news);
   }
   return push_fitting(item, room, now);
 }
@@ -230,7 +232,7 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group_unanno
     const Item item = items[at];
     const auto room = measure(item);
     if (!has_room(room.cost, pushed() + built) &&
-        !has_room_after_all(room.cost, pushed() + built, result.announce)) [[unlikely]] {
+        !has_room_after_all(room.cost, pushed() + built, result.news)) [[unlikely]] {
       publish();  // an eviction must find all that is older
       const auto decision = decide_overflow(room.cost, waiting);
       if (decision == verdict(Outcome::sampled_out)) {
@@ -249,7 +251,7 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group_unanno
         break;
       }
       const LockGuard consumer(pop_);
-      evict_for(room.cost, evicted);
+      evict_for(room.cost, evicted, result.news);
     }
     records[built++] = store(item, room, now);
     copied += room.place.held;
@@ -412,8 +414,8 @@ std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
                      const LockGuard lock(pop_);
                      return pop_hold(batch, events, bytes, first, returned_);
                    });
-  if (popped != 0 && consumer_ != nullptr) {
-    consumer_->queue->moved();  // a pipeline's shard may wait for what the host has popped
+  if (popped != 0) {
+    announce_move();  // another shard of a pipeline may wait for what the host has popped
   }
   return popped;
 }
@@ -467,7 +469,7 @@ std::uint64_t ShardCore<Platform>::raise_min_version(std::uint64_t version) noex
   {
     const LockGuard lock(producer_);
     min_version_ = std::max(min_version_, version);
-    tail = this->tail();
+    tail = waited_for_ = this->tail();
   }
   space_.notify_all();  // whoever waits for room here has to look for another shard
   return tail;
