@@ -183,7 +183,7 @@ void run_case(const char* title, const Load& load, int rounds) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 11;
-  const std::size_t events = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 2'000'000;
+  const std::size_t events = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 4'000'000;
   for (const auto& [built_in, package] : {std::pair{BENCH_HAS_MOODYCAMEL, "libconcurrentqueue-dev"},
                                           std::pair{BENCH_HAS_ATOMIC_QUEUE, "libatomic-queue-dev"},
                                           std::pair{BENCH_HAS_TBB, "libtbb-dev"}}) {

@@ -7,9 +7,27 @@
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+
+#include <new>
 #endif
 
 namespace shard::detail {
+
+SignalsBlocked::SignalsBlocked() noexcept : before_{} {
+#if defined(__linux__)
+  static_assert(sizeof(sigset_t) <= sizeof before_);
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, new (before_.data()) sigset_t);
+#endif
+}
+
+SignalsBlocked::~SignalsBlocked() {
+#if defined(__linux__)
+  pthread_sigmask(SIG_SETMASK, std::launder(reinterpret_cast<sigset_t*>(before_.data())), nullptr);
+#endif
+}
 
 void name_this_thread([[maybe_unused]] std::string_view name,
                       [[maybe_unused]] std::size_t number) noexcept {

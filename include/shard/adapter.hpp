@@ -27,6 +27,15 @@ struct DeliveryContext {
   /// Requested when close() runs out of time. Who answers retry() then has its batch reported as not delivered; who
   /// does not answer in time has it reported as possibly delivered.
   std::stop_token stop = {};
+
+  /// The wall-clock time of timestamp 0, as Manager::epoch().
+  std::chrono::system_clock::time_point epoch = {};
+
+  /// When an event was accepted, on the wall clock.
+  [[nodiscard]] std::chrono::system_clock::time_point wall_time(Timestamp accepted) const noexcept {
+    return epoch +
+           std::chrono::duration_cast<std::chrono::system_clock::duration>(accepted.since_epoch());
+  }
 };
 
 /// Where the batches go: a file, a database, a broker.
@@ -34,9 +43,15 @@ struct DeliveryContext {
 /// Threads:  deliver() is called from the workers, at once for different shards, never at once for one shard, and in
 ///           order within a shard. PipelineOptions::serialise_adapter makes it one call at a time; an AdapterFactory
 ///           makes one adapter for each worker, which then has a thread of its own.
-/// Failure:  exceptions are answers: PermanentError and std::logic_error are refuse(), all others are retry().
+/// Ordering: what one call for a shard has written is visible to the next one for it, on whatever thread (with
+///           Routing::keyed, likewise for the calls that get events of one key), and to whoever has seen flush() or close()
+///           return for those events.
+/// Failure:  exceptions are answers for the whole batch: PermanentError and std::logic_error are refuse(), all others are
+///           retry(). std::stoi() and vector::at() throw logic errors: catch what one event may cause, and refuse that
+///           event by its index, or its whole batch becomes dead letters.
 /// Lifetime: owned by the pipeline, destroyed when its last worker has ended. An adapter that is still in deliver() when
 ///           close() runs out of time goes on in a thread that nobody waits for: what it refers to must outlive that.
+///           With workers = 0 it runs on the host's own thread, and then nothing can be done about one that hangs.
 /// flush() and close() of the same pipeline answer would_deadlock when they are called from here.
 class SHARD_EXPORT Adapter {
  public:
@@ -54,20 +69,30 @@ class SHARD_EXPORT Adapter {
   /// The last call, once, by close().
   virtual void close(const DeliveryContext& context);
 
-  /// For messages; a literal or a member.
+  /// For Health::adapter; a literal or a member.
   [[nodiscard]] virtual std::string_view name() const noexcept;
 };
 
 /// Makes the adapter of one worker, 0 .. workers - 1, on the thread that makes the pipeline. Must not return nullptr.
 using AdapterFactory = std::function<std::unique_ptr<Adapter>(std::size_t worker)>;
 
+namespace detail {
+
+/// Can it be called with these, and is what it returns an answer?
+template <class F, class... Args>
+concept Answers = std::invocable<F, Args...> &&
+    (std::is_void_v<std::invoke_result_t<F, Args...>> ||
+     std::convertible_to<std::invoke_result_t<F, Args...>, Delivery>);
+
+}  // namespace detail
+
 /// What can be an adapter without being a class of its own: a move-only callable is enough. One that returns nothing
 /// has delivered unless it throws.
 template <class F>
 concept DeliverCallable =
     !std::derived_from<std::remove_cvref_t<F>, Adapter> &&
-    (std::invocable<std::remove_cvref_t<F>&, const Batch&> ||
-     std::invocable<std::remove_cvref_t<F>&, const Batch&, const DeliveryContext&>);
+    (detail::Answers<std::remove_cvref_t<F>&, const Batch&> ||
+     detail::Answers<std::remove_cvref_t<F>&, const Batch&, const DeliveryContext&>);
 
 namespace detail {
 

@@ -30,7 +30,8 @@ struct BatchOptions {
   /// Over how long the rate of events is averaged. 1 ms .. 1 min.
   std::chrono::nanoseconds velocity_window = std::chrono::milliseconds{100};
 
-  /// Fewer and larger calls: 5,000 .. 50,000 events, 8 MiB, 50 ms.
+  /// Fewer and larger calls: 5,000 .. 50,000 events, 8 MiB, 50 ms. Half a shard is always enough for a batch, so this wants
+  /// larger shards than the default: ManagerOptions::ring_capacity 2^17, ring_bytes 2^24.
   [[nodiscard]] SHARD_EXPORT static BatchOptions high_throughput();
   /// Events are handed over at once: 1 .. 1,000 events, no delay.
   [[nodiscard]] SHARD_EXPORT static BatchOptions low_latency();

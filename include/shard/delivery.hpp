@@ -57,8 +57,8 @@ class PermanentError : public std::runtime_error {
 class Delivery {
  public:
   enum class Kind : std::uint8_t {
-    delivered,         ///< all of it
-    delivered_prefix,  ///< the first count() events; the rest is retried
+    delivered,  ///< all of it
+    delivered_prefix,  ///< the first count() events; the rest is retried, at once unless there is a reason()
     delivered_except,  ///< all but indices(), which are dead letters
     retry,             ///< nothing of it, but it may work later
     refuse,            ///< nothing of it, ever: dead letters
@@ -68,6 +68,7 @@ class Delivery {
 
   [[nodiscard]] static Delivery delivered() noexcept { return Delivery(Kind::delivered); }
   /// \param prefix  how many of the first events were delivered; all of them is delivered(), none is retry()
+  /// \param reason  why the rest was not: then it waits as after retry(). Without one it is tried again at once.
   [[nodiscard]] static Delivery delivered(std::size_t prefix, Reason reason = {}) noexcept {
     Delivery delivery(Kind::delivered_prefix, reason);
     delivery.count_ = prefix;
@@ -87,6 +88,7 @@ class Delivery {
   [[nodiscard]] static Delivery refuse(Reason reason) noexcept {
     return Delivery(Kind::refuse, reason);
   }
+  /// No index at all refuses nothing and delivers nothing, so that is retry().
   [[nodiscard]] static Delivery refuse(std::span<const std::size_t> indices, Reason reason) {
     return Delivery(Kind::refuse_some, indices, reason);
   }

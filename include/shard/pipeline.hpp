@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -28,7 +29,10 @@ namespace shard {
 ///
 /// Threads:  all operations from any thread, at once, but for run_once(); construction and destruction by one alone. It
 ///           starts PipelineOptions::workers threads, and one more if the number of shards may change
-///           (ManagerOptions::scaling) and workers is not 0. With workers = 0 it starts none and the host calls run_once().
+///           (ManagerOptions::scaling) and workers is not 0; they block all signals. With workers = 0 it starts none and
+///           the host calls run_once().
+/// Latency:  by default a lone event waits for company, up to BatchOptions::max_delay (10 ms). BatchOptions::low_latency()
+///           hands everything over at once.
 /// Order:    the events of one shard are delivered one batch at a time, in the order in which they were accepted; with
 ///           Routing::keyed the events of one key are, whatever happens to the shards.
 /// Failure:  the constructor throws ConfigError for options out of bounds, std::system_error when a thread cannot be
@@ -51,8 +55,10 @@ class BasicPipeline {
   BasicPipeline(const PipelineOptions& options, Deliver&& deliver)
       : BasicPipeline(options, make_adapter(std::forward<Deliver>(deliver)), nullptr) {}
   /// With an adapter for each worker.
-  BasicPipeline(const PipelineOptions& options, const AdapterFactory& factory)
-      : BasicPipeline(options, nullptr, factory) {}
+  template <class Factory>
+  requires(!DeliverCallable<Factory> && std::constructible_from<AdapterFactory, Factory>)
+      BasicPipeline(const PipelineOptions& options, Factory&& factory)
+      : BasicPipeline(options, nullptr, AdapterFactory(std::forward<Factory>(factory))) {}
 
   BasicPipeline(const BasicPipeline&) = delete;
   BasicPipeline& operator=(const BasicPipeline&) = delete;
@@ -104,13 +110,13 @@ class BasicPipeline {
   /// given time; what was not delivered by then is in the report, with its sequence numbers. When nine tenths of the time
   /// are gone no attempt is begun any more, and DeliveryContext::stop is requested. A batch that waits to be retried is
   /// tried at once, and then as usual. A thread that does not come back from the adapter in time is left alone; see
-  /// Adapter for what must outlive it. Idempotent: every caller gets the report of the first.
+  /// Adapter for what must outlive it. (With workers = 0 the adapter runs on this thread, so it has to come back.) Idempotent: every caller gets the report of the first.
   /// Throws std::bad_alloc when the report cannot be copied; it is closed then, and can be asked again.
   CloseReport close(std::chrono::nanoseconds within) { return core_->close(within); }
   [[nodiscard]] bool is_closed() const noexcept { return core_->is_closed(); }
 
-  /// For workers = 0: delivers what is due now, a batch of each shard at most, and scales if that is due; how many events
-  /// became terminal. Always 0 with workers. One thread at a time: a call while another one runs does nothing.
+  /// For workers = 0: delivers what is due now, at most as many batches as there are shards, and scales if that is due; how
+  /// many events became terminal. Always 0 with workers. One thread at a time: a call while another one runs does nothing.
   std::size_t run_once() { return core_->run_once(); }
   /// When run_once() has something to do at the latest: in the past if it has now, max() if it has not until events come.
   [[nodiscard]] Timestamp next_due() const noexcept { return core_->next_due(); }
@@ -127,7 +133,7 @@ class BasicPipeline {
   /// What was decided at the end of the last metrics window, whether it was done or not.
   [[nodiscard]] ScalingDecision last_decision() const { return core_->last_decision(); }
 
-  // Looking at it. Nothing here takes a lock that producers need.
+  // Looking at it. Only stats() and lag() take a lock of a shard, the consumers', for a moment.
 
   [[nodiscard]] Ledger ledger() const noexcept { return core_->manager.ledger(); }
   /// Linear in the number of shards; looks at the oldest event of each, for which it takes the consumers' lock for a moment.
@@ -139,6 +145,11 @@ class BasicPipeline {
   [[nodiscard]] Health health() const { return core_->health(); }
   /// How long the oldest event that is not terminal has waited; zero if there is none.
   [[nodiscard]] std::chrono::nanoseconds lag() const noexcept { return core_->lag(); }
+  /// As the manager's: the wall-clock time of timestamp 0, and the time since then.
+  [[nodiscard]] std::chrono::system_clock::time_point epoch() const noexcept {
+    return core_->manager.epoch();
+  }
+  [[nodiscard]] Timestamp now() const noexcept { return core_->manager.now(); }
   [[nodiscard]] const PipelineOptions& options() const noexcept { return core_->options; }
   [[nodiscard]] Identity identity() const noexcept { return core_->identity; }
 

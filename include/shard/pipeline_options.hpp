@@ -57,6 +57,13 @@ enum class NoticeKind : std::uint8_t {
 
 [[nodiscard]] SHARD_EXPORT std::string_view to_string(NoticeKind kind) noexcept;
 
+/// Whether a pipeline changes the number of its shards by itself.
+enum class ScalingMode : std::uint8_t {
+  automatic,  ///< as the policy says
+  paused,     ///< decides nothing; shards that drain are still taken out
+  dry_run,    ///< decides and does not act: see Pipeline::last_decision()
+};
+
 /// Something that an operator may want to know.
 struct Notice {
   NoticeKind kind;

@@ -18,8 +18,8 @@
 namespace shard {
 
 enum class FlushStatus : std::uint8_t {
-  flushed,         ///< every event that was accepted before the call is in a terminal category
-  timed_out,       ///< not in time
+  flushed,  ///< every event that was accepted before the call is terminal: the ledger says how it ended
+  timed_out,       ///< not in time; with 0 outstanding only Adapter::flush() has not answered yet
   would_deadlock,  ///< called from a worker: it would wait for itself
   closed,          ///< the pipeline is closed
   adapter_failed,  ///< all delivered, but Adapter::flush() answered false or threw
@@ -85,6 +85,7 @@ enum class HealthState : std::uint8_t {
 
 struct Health {
   HealthState state = HealthState::healthy;
+  std::string_view adapter = {};           ///< Adapter::name(), of the first if there are several
   std::uint32_t consecutive_failures = 0;  ///< of any shard, since the last delivery that succeeded
   std::uint64_t failures = 0;              ///< attempts that failed, ever
   std::size_t busy_workers = 0;            ///< in the adapter now

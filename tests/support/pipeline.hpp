@@ -122,17 +122,17 @@ class Sink {
   }
   template <class Exception>
   void fail_with(Exception exception) {
-    script.emplace_back([exception = std::move(exception)](
-                            const shard::Batch& /*batch*/,
-                            const shard::DeliveryContext& /*context*/) -> shard::Delivery {
-      throw exception;
-    });
+    script.emplace_back(
+        [exception = std::move(exception)](
+            const shard::Batch& /*batch*/,
+            const shard::DeliveryContext& /*context*/) -> shard::Delivery { throw exception; });
   }
   /// From now on, when the script has ended.
   void always(shard::Delivery delivery) {
-    otherwise = [delivery = std::move(delivery)](
-                    const shard::Batch& /*batch*/,
-                    const shard::DeliveryContext& /*context*/) { return delivery; };
+    otherwise = [delivery = std::move(delivery)](const shard::Batch& /*batch*/,
+                                                 const shard::DeliveryContext& /*context*/) {
+      return delivery;
+    };
   }
 
   [[nodiscard]] std::unique_ptr<shard::Adapter> adapter() { return std::make_unique<Face>(*this); }

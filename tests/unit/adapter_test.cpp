@@ -1,4 +1,5 @@
 #include "shard/adapter.hpp"
+#include "shard/pipeline.hpp"
 
 #include <catch2/catch.hpp>
 #include <cstddef>
@@ -116,4 +117,28 @@ TEST_CASE("an adapter is no callable, nor is what takes no batch") {
   STATIC_REQUIRE_FALSE(shard::DeliverCallable<void (*)(int)>);
   STATIC_REQUIRE(shard::DeliverCallable<void (*)(const Batch&)>);
   STATIC_REQUIRE(shard::DeliverCallable<Delivery (&)(const Batch&, const DeliveryContext&)>);
+}
+
+TEST_CASE("a callable that returns what is no answer cannot be an adapter") {
+  const auto flag = [](const shard::Batch&) { return true; };
+  const auto answer = [](const shard::Batch&) { return shard::Delivery::delivered(); };
+  const auto nothing = [](const shard::Batch&, const shard::DeliveryContext&) {};
+  STATIC_REQUIRE_FALSE(shard::DeliverCallable<decltype(flag)>);
+  STATIC_REQUIRE(shard::DeliverCallable<decltype(answer)>);
+  STATIC_REQUIRE(shard::DeliverCallable<decltype(nothing)>);
+}
+
+TEST_CASE("a generic lambda can be an adapter, and so can what a factory makes for each worker") {
+  std::size_t delivered = 0;
+  shard::Pipeline generic{{.workers = 0},
+                          [&delivered](const auto& batch) { delivered += batch.size(); }};
+  shard::Pipeline made{{.workers = 0}, [&delivered](std::size_t) {
+                         return shard::make_adapter(
+                             [&delivered](const shard::Batch& batch) { delivered += batch.size(); });
+                       }};
+  generic.ingest("one");
+  made.ingest("two");
+  generic.close(std::chrono::seconds{10});
+  made.close(std::chrono::seconds{10});
+  CHECK(delivered == 2);
 }

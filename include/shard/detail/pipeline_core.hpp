@@ -21,13 +21,6 @@
 
 namespace shard {
 
-/// Whether a pipeline changes the number of its shards by itself.
-enum class ScalingMode : std::uint8_t {
-  automatic,  ///< as the policy says
-  paused,     ///< decides nothing; shards that drain are still taken out
-  dry_run,    ///< decides and does not act: see Pipeline::last_decision()
-};
-
 namespace detail {
 
 struct PipelineTestAccess;  // tests look inside

@@ -55,6 +55,7 @@ PipelineCore<Platform>::PipelineCore(const PipelineOptions& given, std::unique_p
     agent->index = index;
     agent->random = random_seed();
     agent->context.stop = stop_.get_token();
+    agent->context.epoch = clock().epoch();
     return agent;
   };
   for (std::size_t i = 0; i < agents; ++i) {
@@ -85,6 +86,7 @@ void PipelineCore<Platform>::start() {
   if (is_host_driven()) {
     return;
   }
+  const SignalsBlocked blocked;  // the threads inherit it: signals are the host's
   const auto run = [this](AnyAgent& agent, void (PipelineCore::*loop)(AnyAgent&) noexcept) {
     agent.state.store(State::inside, std::memory_order_seq_cst);
     try {
@@ -468,7 +470,8 @@ template <class Done>
 bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
   // Where time is the host's it may stand still, and then a batch that is retried at once is retried for ever. Passes that
   // settle nothing can be of use (a fence is passed), but not more often than there are shards.
-  auto in_vain = manager.num_shards() + 2;
+  const auto patience = manager.num_shards() + 2;
+  auto in_vain = patience;
   for (;;) {
     const auto ticket = progress_.prepare();
     if (done()) {
@@ -481,6 +484,7 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
     auto wake = deadline;
     if (is_host_driven() && !gate_.is_stopped()) {
       const bool settled = run_once() != 0;
+      in_vain = settled ? patience : in_vain;
       if (done()) {
         return true;
       }
@@ -564,6 +568,7 @@ FlushResult PipelineCore<Platform>::flush(std::chrono::nanoseconds within) {
     flush_wanted_.store(wanted, std::memory_order_release);  // [pipeline.flush] -> flush_is_due()
   }
   queue().interrupt();
+  run_once();  // if the host drives, also when no time is left
   const auto served = [&] {
     return std::all_of(slots_.begin(), slots_.end(), [wanted](const auto& slot) {
       return slot->served.load(std::memory_order_acquire) >= wanted;  // [pipeline.flush]
@@ -802,6 +807,7 @@ template <class Platform>
 Health PipelineCore<Platform>::health() const {
   Health health;
   courier_.monitor.read(health);
+  health.adapter = slots_.front()->adapter->name();
   health.busy_workers = busy_workers();
   if (is_closed()) {
     health.state = HealthState::closed;

@@ -622,15 +622,20 @@ class ShardCore {
   [[nodiscard]] std::uint64_t pass_fences() noexcept SHARD_REQUIRES(pop_);
   /// The same unless another thread holds the pop lock: then false. Called with the pop locks of shards held
   /// that wait for this one, so it must not wait for the lock: two shards can wait for each other's older events.
+  ///
+  /// Fences can lead back to a shard that this same call asks already. Its watermark is as it is: whether its first fence
+  /// can be passed is what is being found out, and it is decided when the call returns there. So that is no obstacle.
   bool try_pass_fences() noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
     if (!pop_.try_lock()) {
-      return false;
+      return asked_by_.load(std::memory_order_relaxed) == this_thread();
     }
     static_cast<void>(pass_fences());
     const bool clear = !fence_unclear_;
     pop_.unlock();
     return clear;
   }
+  /// Something that only this thread has the address of.
+  [[nodiscard]] static const void* this_thread() noexcept { return &t_worker_of; }
   void publish_watermark() noexcept SHARD_REQUIRES(pop_);
   void chain_if_owned(const Record& record, BufferAccess::Chain& chain) const noexcept;
   struct Hold {
@@ -695,6 +700,9 @@ class ShardCore {
   std::uint64_t held_from_ SHARD_GUARDED_BY(pop_) =
       kNothingHeld;  ///< position of what is in a batch
   bool fence_unclear_ SHARD_GUARDED_BY(pop_) = false;
+  /// The thread that asks the source of the first fence now; written under pop_. A thread that finds itself here has
+  /// written that itself, so relaxed is enough.
+  std::atomic<const void*> asked_by_{nullptr};
   bool attempting_ SHARD_GUARDED_BY(pop_) = false;
   bool expired_ SHARD_GUARDED_BY(pop_) = false;
   Count returned_{0};

@@ -534,8 +534,13 @@ std::uint64_t ShardCore<Platform>::pass_fences() noexcept {
     // [fence.until] <- Topology::move_slots(): unresolved is larger than any watermark but that of a stopped
     // shard, which no change takes slots from.
     const auto until = first_fence_->until.load(std::memory_order_acquire);
-    if (until == Fence<Platform>::kUnresolved ||
-        !first_fence_->source->is_past(until, fence_unclear_)) {
+    if (until == Fence<Platform>::kUnresolved) {
+      return 0;
+    }
+    asked_by_.store(this_thread(), std::memory_order_relaxed);  // read by this thread itself
+    const bool past = first_fence_->source->is_past(until, fence_unclear_);
+    asked_by_.store(nullptr, std::memory_order_relaxed);
+    if (!past) {
       return 0;
     }
     first_fence_ = std::move(first_fence_->next);
