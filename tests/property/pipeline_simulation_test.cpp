@@ -364,7 +364,9 @@ class World {
       for (const auto& [sequence, name] : other.held) {
         require(!keeps_order_ || name.producer == kKeys ||
                     std::none_of(names.begin(), names.end(),
-                                 [&](const auto& n) { return n.second.producer == name.producer; }),
+                                 [producer = name.producer](const auto& n) {
+                                   return n.second.producer == producer;
+                                 }),
                 "an event overtook one of its key that waits to be retried");
       }
     }
