@@ -78,23 +78,15 @@ class ReadyQueue {
     Wake wake;
     {
       const LockGuard lock(mutex_);
-      switch (place(node)) {
-        case Place::waiting:
-          waiting_.unlink(node);
-          break;
-        case Place::fenced:
-          fenced_.unlink(node);
-          break;
-        case Place::claimed:
-          node.again_ = true;
-          return;
-        case Place::ready:
-        case Place::gone:
-          return;
-        case Place::idle:
-          watch(node);
-          break;
+      const auto before = place(node);
+      if (before == Place::claimed) {
+        node.again_ = true;
+        return;
       }
+      if (before == Place::ready || before == Place::gone) {
+        return;
+      }
+      take_out(node);
       make_ready(node);
       wake = wake_for_work();
     }
@@ -238,23 +230,10 @@ class ReadyQueue {
   /// Takes the node out for good, unless it is claimed: then false.
   [[nodiscard]] bool retire(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
     const LockGuard lock(mutex_);
-    switch (place(node)) {
-      case Place::claimed:
-        return false;
-      case Place::ready:
-        ready_.unlink(node);
-        break;
-      case Place::waiting:
-        waiting_.unlink(node);
-        break;
-      case Place::fenced:
-        fenced_.unlink(node);
-        break;
-      case Place::idle:
-      case Place::gone:
-        break;
+    if (place(node) == Place::claimed) {
+      return false;
     }
-    watch(node);
+    take_out(node);
     set_place(node, Place::gone);
     return true;
   }
@@ -389,6 +368,27 @@ class ReadyQueue {
     if (node.unwatched_) {
       node.unwatched_ = false;
       --unwatched_;
+    }
+  }
+
+  /// Out of the list that it is in, if any; the caller says where it goes.
+  void take_out(ReadyNode& node) noexcept SHARD_REQUIRES(mutex_) {
+    switch (place(node)) {
+      case Place::ready:
+        ready_.unlink(node);
+        break;
+      case Place::waiting:
+        waiting_.unlink(node);
+        break;
+      case Place::fenced:
+        fenced_.unlink(node);
+        break;
+      case Place::idle:
+        watch(node);
+        break;
+      case Place::claimed:
+      case Place::gone:
+        break;
     }
   }
 
