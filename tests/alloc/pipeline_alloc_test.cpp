@@ -125,14 +125,16 @@ TEST_CASE("neither workers nor producers allocate per event or batch", "[R-A9][R
   options.wait = wait;
   options.dead_letters = [](const Batch& /*batch*/, const shard::DeadLetter& /*why*/) {};
   options.listener = [](const shard::Notice& /*notice*/) {};
-  // The worker's own count: begun in one call of the adapter, read in a later one.
-  std::atomic<bool> counting{false};
+  // The worker's own count: begun in the first call of the adapter, read in a later one. When its storage has grown to
+  // its working size depends on how it meets the producer, so the growth is counted too, and bounded: at most three
+  // storages, each with two blocks that double a few times. One allocation for each batch would be many times that.
+  constexpr std::uint64_t kGrowth = 3 * 2 * 16;
   std::atomic<bool> read{false};
   std::atomic<std::uint64_t> allocated{~std::uint64_t{0}};
   std::atomic<std::uint64_t> calls{0};
   std::optional<AllocationScope> of_worker;
   Pipeline pipeline(options, [&](const Batch& batch) {
-    if (counting && !of_worker) of_worker.emplace();
+    if (!of_worker) of_worker.emplace();
     if (read && of_worker) allocated = of_worker->count();
     return answer(calls.fetch_add(1), batch, fails);
   });
@@ -146,7 +148,6 @@ TEST_CASE("neither workers nor producers allocate per event or batch", "[R-A9][R
     }
   };
   for (std::uint64_t i = 0; i < kWarmUp; ++i) round();
-  counting = true;
   const auto batches = calls.load();
   const AllocationScope scope;
   for (std::uint64_t i = 0; i < kRounds; ++i) round();
@@ -154,8 +155,9 @@ TEST_CASE("neither workers nor producers allocate per event or batch", "[R-A9][R
   read = true;
   round();
   CHECK(by_producer == 0);
-  CHECK(allocated.load() == 0);
   CHECK(calls.load() - batches >= kRounds);
+  REQUIRE(kRounds >= 4 * kGrowth);
+  CHECK(allocated.load() <= kGrowth);
   CHECK(accepted == (kWarmUp + kRounds + 1) * kEvents);
   CHECK(pipeline.flush(kLong).status == FlushStatus::flushed);
   CHECK(pipeline.close(kLong).complete);
