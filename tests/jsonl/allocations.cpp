@@ -1,0 +1,2 @@
+// This program counts its allocations, too.
+#include "alloc/allocation_counter.cpp"

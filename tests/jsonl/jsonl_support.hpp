@@ -1,0 +1,191 @@
+#pragma once
+
+#include <stdlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <random>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "shard/jsonl.hpp"
+#include "shard/manager.hpp"
+
+namespace shard_test {
+
+using Strings = std::vector<std::string>;
+
+/// A folder of the test's own, gone with it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    auto pattern = (std::filesystem::temp_directory_path() / "shard-jsonl-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) {
+      throw std::system_error(errno, std::generic_category(), pattern);
+    }
+    path_ = pattern;
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+  [[nodiscard]] std::string operator/(std::string_view name) const {
+    return (path_ / name).string();
+  }
+  [[nodiscard]] bool has(std::string_view name) const {
+    return std::filesystem::exists(std::filesystem::symlink_status(path_ / name));
+  }
+  /// Sorted.
+  [[nodiscard]] Strings names() const {
+    Strings names;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      names.push_back(entry.path().filename().string());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+[[nodiscard]] inline std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  REQUIRE(file.is_open());
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+inline void write_file(const std::string& path, std::string_view bytes) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  REQUIRE(file.flush().good());
+}
+
+/// The frames of a compressed file, decompressed, each checked against its checksum. It has nothing but frames.
+[[nodiscard]] inline Strings frames_of(std::string_view bytes) {
+  Strings frames;
+  while (!bytes.empty()) {
+    const auto size = ZSTD_findFrameCompressedSize(bytes.data(), bytes.size());
+    REQUIRE(ZSTD_isError(size) == 0);
+    const auto content = ZSTD_getFrameContentSize(bytes.data(), size);
+    REQUIRE(content < ZSTD_CONTENTSIZE_ERROR);
+    std::string text(static_cast<std::size_t>(content), '\0');
+    REQUIRE(ZSTD_decompress(text.data(), text.size(), bytes.data(), size) == text.size());
+    frames.push_back(std::move(text));
+    bytes.remove_prefix(size);
+  }
+  return frames;
+}
+
+[[nodiscard]] inline std::string compressed(std::string_view text) {
+  std::string frame(ZSTD_compressBound(text.size()), '\0');
+  frame.resize(ZSTD_compress(frame.data(), frame.size(), text.data(), text.size(), 3));
+  return frame;
+}
+
+/// What is in a file, decompressed if it is compressed.
+[[nodiscard]] inline std::string text_of(const std::string& path) {
+  auto bytes = read_file(path);
+  if (path.find(".zst") == std::string::npos) return bytes;
+  std::string text;
+  for (const auto& frame : frames_of(bytes)) text += frame;
+  return text;
+}
+
+/// The lines of a file. The last one has an end, too.
+[[nodiscard]] inline Strings lines_of(const std::string& path) {
+  const auto text = text_of(path);
+  Strings lines;
+  std::size_t at = 0;
+  while (at != text.size()) {
+    const auto end = text.find('\n', at);
+    REQUIRE(end != std::string::npos);
+    lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
+}
+
+/// Bytes that do not compress.
+[[nodiscard]] inline std::string noise(std::size_t size, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::string text(size, '\0');
+  for (auto& c : text) c = static_cast<char>('0' + random() % 64);
+  return text;
+}
+
+/// A batch with these payloads.
+class Events {
+ public:
+  explicit Events(const Strings& payloads) {
+    shard::ManagerOptions options;
+    options.shards = 1;
+    options.ring_bytes = std::size_t{64} << 20U;
+    options.max_payload = std::size_t{16} << 20U;
+    options.inline_max = std::size_t{16} << 20U;
+    shard::Manager manager(options);
+    for (const auto& payload : payloads) {
+      REQUIRE(manager.ingest(payload) == shard::Outcome::accepted);
+    }
+    for (const auto id : manager.shard_ids()) {
+      manager.shard(id)->pop_batch_into(events_, payloads.size());
+    }
+    REQUIRE(events_.size() == payloads.size());
+  }
+
+  [[nodiscard]] shard::Batch batch() const { return {events_, {.producer = 1, .epoch = 2}}; }
+
+ private:
+  shard::EventBatch events_;
+};
+
+inline shard::Delivery deliver(shard::Adapter& adapter, const Strings& payloads) {
+  const Events events(payloads);
+  return adapter.deliver(events.batch(), {});
+}
+
+/// "<what> 0", "<what> 1", ...
+[[nodiscard]] inline Strings numbered_lines(const std::string& what, std::size_t count) {
+  Strings lines;
+  for (std::size_t i = 0; i < count; ++i) lines.push_back(what + " " + std::to_string(i));
+  return lines;
+}
+
+[[nodiscard]] inline Strings operator+(Strings one, const Strings& other) {
+  one.insert(one.end(), other.begin(), other.end());
+  return one;
+}
+
+/// What the constructor throws for these options, or "".
+[[nodiscard]] inline std::string refusal(const shard::JsonlOptions& options) {
+  try {
+    shard::JsonlAdapter adapter(options);
+    return "";
+  } catch (const std::system_error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace shard_test
+
+template <>
+struct Catch::StringMaker<shard::Delivery::Kind> {
+  static std::string convert(shard::Delivery::Kind kind) {
+    constexpr const char* kNames[] = {"delivered", "delivered_prefix", "delivered_except", "retry",
+                                      "refuse",    "refuse_some",      "unknown"};
+    return kNames[static_cast<std::size_t>(kind)];
+  }
+};
