@@ -15,7 +15,6 @@ namespace shard {
 namespace {
 
 using detail::ObjectReader;
-using detail::shown;
 using nlohmann::json;
 
 constexpr std::array kModes{BackpressureMode::drop_newest, BackpressureMode::drop_oldest,
@@ -24,29 +23,10 @@ constexpr std::array kModes{BackpressureMode::drop_newest, BackpressureMode::dro
 
 constexpr std::array kRoutings{Routing::balanced, Routing::keyed};
 
-/// Reads the member `name` if it is there: one of `all`, by its name.
-template <class Enum, std::size_t kCount>
-void read_name(ObjectReader& reader, const std::string& name, const std::array<Enum, kCount>& all,
-               const char* names, Enum& into) {
-  const json* value = reader.find(name);
-  if (value == nullptr) {
-    return;
-  }
-  const auto found = std::find_if(all.begin(), all.end(), [value](Enum candidate) {
-    return value->is_string() && value->get_ref<const std::string&>() == to_string(candidate);
-  });
-  if (found == all.end()) {
-    throw ConfigError(reader.place(name), shown(*value), names);
-  }
-  into = *found;
-}
-
 Backpressure read_backpressure(const json& value, std::string pointer) {
   ObjectReader reader(value, std::move(pointer));
   Backpressure backpressure;
-  read_name(reader, "mode", kModes,
-            R"("drop_newest", "drop_oldest", "fail_producer", "sample" or "block")",
-            backpressure.mode);
+  reader.read("mode", backpressure.mode, kModes);
   reader.read("rate", backpressure.rate);
   auto timeout = backpressure.timeout.count();
   reader.read("timeout_ns", timeout);
@@ -83,7 +63,7 @@ ManagerOptions manager_options_from_json(const json& json, std::string_view poin
   if (const auto* scaling = reader.find("scaling"); scaling != nullptr && !scaling->is_null()) {
     options.scaling = scaling_policy_from_json(*scaling, reader.place("scaling"));
   }
-  read_name(reader, "routing", kRoutings, R"("balanced" or "keyed")", options.routing);
+  reader.read("routing", options.routing, kRoutings);
   reader.finish();
   try {
     options.validate();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <concepts>
 #include <cstdint>
@@ -79,6 +80,32 @@ class ObjectReader {
       if (!value->is_number()) throw ConfigError(place(name), shown(*value), "a number");
       into = value->get<double>();
     }
+  }
+
+  void read(const std::string& name, std::string& into) {
+    if (const nlohmann::json* value = find(name)) {
+      if (!value->is_string()) throw ConfigError(place(name), shown(*value), "a text");
+      into = value->get_ref<const std::string&>();
+    }
+  }
+
+  /// One of `all`, by its name.
+  template <class Enum, std::size_t kCount>
+  void read(const std::string& name, Enum& into, const std::array<Enum, kCount>& all) {
+    const nlohmann::json* value = find(name);
+    if (value == nullptr) return;
+    const auto found = std::find_if(all.begin(), all.end(), [value](Enum candidate) {
+      return value->is_string() && value->get_ref<const std::string&>() == to_string(candidate);
+    });
+    if (found == all.end()) {
+      std::string names;
+      for (std::size_t i = 0; i < kCount; ++i) {
+        names.append(i == 0 ? "\"" : i + 1 == kCount ? "\" or \"" : "\", \"");
+        names.append(to_string(all[i]));
+      }
+      throw ConfigError(place(name), shown(*value), names + "\"");
+    }
+    into = *found;
   }
 
   /// Written as an integer of nanoseconds.

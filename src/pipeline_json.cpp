@@ -40,15 +40,7 @@ Options validated(Options options, std::string_view pointer) {
   return options;
 }
 
-WaitStrategy read_wait(const json& value, const std::string& place) {
-  for (const auto strategy :
-       {WaitStrategy::park, WaitStrategy::spin_then_park, WaitStrategy::spin}) {
-    if (value.is_string() && value.get_ref<const std::string&>() == to_string(strategy)) {
-      return strategy;
-    }
-  }
-  throw ConfigError(place, shown(value), R"("park", "spin_then_park" or "spin")");
-}
+constexpr std::array kWaits{WaitStrategy::park, WaitStrategy::spin_then_park, WaitStrategy::spin};
 
 std::vector<unsigned> read_processors(const json& value, const std::string& place) {
   if (!value.is_array()) {
@@ -117,9 +109,9 @@ void to_json(json& json, const RetryOptions& options) {
   };
 }
 
-PipelineOptions pipeline_options_from_json(const json& json) {
+PipelineOptions pipeline_options_from_json(const json& json, std::string_view pointer) {
   PipelineOptions options;
-  ObjectReader reader(json, "");
+  ObjectReader reader(json, std::string(pointer));
   if (const auto* manager = reader.find("manager")) {
     options.manager = manager_options_from_json(*manager, reader.place("manager"));
   }
@@ -130,17 +122,12 @@ PipelineOptions pipeline_options_from_json(const json& json) {
     options.retry = retry_options_from_json(*retry, reader.place("retry"));
   }
   reader.read("workers", options.workers);
-  if (const auto* wait = reader.find("wait")) {
-    options.wait = read_wait(*wait, reader.place("wait"));
-  }
+  reader.read("wait", options.wait, kWaits);
   reader.read("spin_for_ns", options.spin_for);
   if (const auto* processors = reader.find("processors")) {
     options.processors = read_processors(*processors, reader.place("processors"));
   }
-  if (const auto* name = reader.find("thread_name")) {
-    if (!name->is_string()) throw ConfigError(reader.place("thread_name"), shown(*name), "a text");
-    options.thread_name = name->get_ref<const std::string&>();
-  }
+  reader.read("thread_name", options.thread_name);
   reader.read("serialise_adapter", options.serialise_adapter);
   reader.read("attempt_timeout_ns", options.attempt_timeout);
   reader.read("close_timeout_ns", options.close_timeout);
@@ -149,7 +136,7 @@ PipelineOptions pipeline_options_from_json(const json& json) {
   }
   reader.read("notice_interval_ns", options.notice_interval);
   reader.finish();
-  return validated(std::move(options), "");
+  return validated(std::move(options), pointer);
 }
 
 PipelineOptions parse_pipeline_options(std::string_view text) {

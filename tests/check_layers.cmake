@@ -17,7 +17,7 @@ set(layer_4 detail/topology detail/topology_impl detail/scaler detail/scaler_imp
             detail/manager_core_impl detail/manager_impl shard producer manager)
 set(layer_6 detail/agent detail/lane detail/monitor detail/courier detail/courier_impl)
 set(layer_7 detail/pipeline_core detail/pipeline_core_impl pipeline)
-set(layer_8 json config_json)
+set(layer_8 json config_json jsonl sqlite)
 
 set(layers 0 1 2 3 4 5 6 7 8)
 set(json_layer 8)  # below it nothing includes a JSON library

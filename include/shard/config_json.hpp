@@ -88,7 +88,9 @@ SHARD_EXPORT void to_json(nlohmann::json& json, const RetryOptions& options);
 /// Throws ConfigError as above, with field() like "/manager/scaling/cooldown_ns" or "/processors/1".
 /// PipelineOptions::dead_letters and listener, and the manager's time_source, have no JSON form.
 /// Threads: any.
-[[nodiscard]] SHARD_EXPORT PipelineOptions pipeline_options_from_json(const nlohmann::json& json);
+/// \param pointer  where the object stands in its document, for field()
+[[nodiscard]] SHARD_EXPORT PipelineOptions
+pipeline_options_from_json(const nlohmann::json& json, std::string_view pointer = "");
 
 /// The same from text; text that is not JSON is a ConfigError too, with field() "".
 [[nodiscard]] SHARD_EXPORT PipelineOptions parse_pipeline_options(std::string_view text);
