@@ -311,6 +311,7 @@ class Database {
                                      nullptr);
     handle_.reset(handle);
     check(code);
+    sqlite3_extended_result_codes(handle, 1);
     patience_ = Patience({}, options_.busy_timeout);
     sqlite3_busy_handler(handle_.get(), &Patience::wait_for_lock, &patience_);
   }
@@ -497,10 +498,13 @@ class Database {
   }
   [[nodiscard]] Failure failed(int code) const {
     std::string message = handle_ == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(handle_.get());
-    const int primary = code & 0xFF;
-    const int error = handle_ == nullptr ? 0 : sqlite3_system_errno(handle_.get());
-    if (error != 0 && (primary == SQLITE_CANTOPEN || primary == SQLITE_IOERR)) {
-      message += " (" + std::generic_category().message(error) + ")";
+    // What else is known: whether a read, a write, a sync, ... failed, or why the system opens no file. (It does not always
+    // know the system's error of a write.)
+    if ((code & 0xFF) == SQLITE_IOERR) {
+      message += " (SQLite error " + std::to_string(code) + ")";
+    } else if ((code & 0xFF) == SQLITE_CANTOPEN && handle_ != nullptr &&
+               sqlite3_system_errno(handle_.get()) != 0) {
+      message += " (" + std::generic_category().message(sqlite3_system_errno(handle_.get())) + ")";
     }
     return {code, message};
   }
