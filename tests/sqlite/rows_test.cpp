@@ -97,6 +97,15 @@ TEST_CASE("payloads and keys come out as the bytes that went in", "[R-A12]") {
   }
 }
 
+TEST_CASE("an empty payload is not NULL, also where a batch holds nothing else", "[R-A12]") {
+  const TemporaryFolder folder;
+  SqliteAdapter adapter({.database = folder / "e.db"});
+  Events events;
+  events.add("");
+  REQUIRE(is_delivered(events.to(adapter)));
+  CHECK(Other(folder / "e.db").value("SELECT typeof(payload), payload FROM events") == "text|");
+}
+
 TEST_CASE("JSON in a payload can be queried") {
   const TemporaryFolder folder;
   SqliteAdapter adapter({.database = folder / "e.db"});
