@@ -194,8 +194,8 @@ class JsonlAdapter::Files {
     return std::nullopt;
   }
 
-  /// Begins the next file and completes this one, in this order, so that there is always one that is locked. The reason if
-  /// what was written to this one may be lost.
+  /// Begins the next file and completes this one, in this order, so that there is always one that is locked. The reason
+  /// if what was written to this one may be lost.
   std::optional<Reason> rotate() noexcept SHARD_REQUIRES(mutex_) {
     std::optional<LineFile> next;
     try {
@@ -288,8 +288,7 @@ class JsonlAdapter::Files {
   Timestamp first_line_ SHARD_GUARDED_BY(mutex_);          ///< of the file
   Timestamp last_sync_ SHARD_GUARDED_BY(mutex_);
   bool sync_failed_ SHARD_GUARDED_BY(mutex_) = false;
-  Failure unfinished_
-      SHARD_GUARDED_BY(mutex_);  ///< why the last file that has not got its name has not
+  Failure unfinished_ SHARD_GUARDED_BY(mutex_);  ///< why a file has not got its name
 
   std::atomic<std::uint64_t> lines_{0};
   std::atomic<std::uint64_t> bytes_{0};

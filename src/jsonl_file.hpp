@@ -101,8 +101,8 @@ class LineFile {
   /// Is there something behind size() that could not be cut off yet?
   [[nodiscard]] bool has_rest() const noexcept { return rest_; }
 
-  /// Brings it to the disk; nothing to do if that is done. After it has failed no later call can be believed, unless what
-  /// was not synced is cut off.
+  /// Brings it to the disk; nothing to do if that is done. After it has failed no later call can be believed, unless
+  /// what was not synced is cut off.
   Failure sync();
   /// And its name: after a power failure a file without one is none.
   Failure sync_with_name(const Folder& folder);

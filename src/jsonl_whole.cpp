@@ -40,8 +40,8 @@ bool is_frame(std::uint32_t magic) {
 /// What the file says of a frame.
 enum class FrameKind : std::uint8_t { whole, torn, none, unreadable };
 
-/// Looks at the frame that begins at `at` and, if it is whole, moves `at` behind it. Only headers are read (RFC 8878), so
-/// that a frame may be of any size; its checksum is for whoever decompresses it.
+/// Looks at the frame that begins at `at` and, if it is whole, moves `at` behind it. Only headers are read (RFC 8878),
+/// so that a frame may be of any size; its checksum is for whoever decompresses it.
 FrameKind skip_frame(int file, std::uint64_t size, std::uint64_t& at) {
   std::array<unsigned char, 18> header{};
   const auto got = read_at(file, at, header);
