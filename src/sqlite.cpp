@@ -294,6 +294,12 @@ class Database {
     Database& database_;
   };
 
+  /// Whatever happened, a statement can be run again.
+  struct Reset {
+    sqlite3_stmt* statement;
+    ~Reset() { sqlite3_reset(statement); }
+  };
+
   /// The batch's memory is not SQLite's to look at when it is over.
   struct Unbind {
     Database& database;
@@ -360,6 +366,9 @@ class Database {
     try {
       static_cast<void>(prepare(insert_sql(1, columns)));
     } catch (const Failure& failure) {
+      if (failure.code() != SQLITE_ERROR) {
+        throw;
+      }
       throw PermanentError("the table \"" + options_.table + "\" of the database \"" + name_ +
                            "\" has no unique constraint on " + columns + ": " + failure.what());
     }
@@ -448,16 +457,13 @@ class Database {
     run(statement);
   }
 
-  /// Runs a statement that gives no rows; it can be run again, whatever happens.
+  /// Runs a statement that gives no rows.
   void run(sqlite3_stmt* statement) {
+    const Reset reset{statement};
     const int code = sqlite3_step(statement);
-    if (code == SQLITE_DONE) [[likely]] {
-      sqlite3_reset(statement);
-      return;
+    if (code != SQLITE_DONE) [[unlikely]] {
+      throw failed(code);
     }
-    const auto failure = failed(code);
-    sqlite3_reset(statement);
-    throw failure;
   }
   void run(const std::string& sql) {
     check(sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr));
@@ -466,9 +472,9 @@ class Database {
   /// Ends the transaction if there is one: SQLite has ended it itself after some errors. The statement was prepared, so that
   /// it needs no memory.
   void roll_back() noexcept {
-    if (rollback_ != nullptr && sqlite3_get_autocommit(handle_.get()) == 0) {
+    if (sqlite3_get_autocommit(handle_.get()) == 0) {
+      const Reset reset{rollback_.get()};
       sqlite3_step(rollback_.get());
-      sqlite3_reset(rollback_.get());
     }
   }
 

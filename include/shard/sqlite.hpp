@@ -44,7 +44,8 @@ struct SqliteOptions {
 /// What became of the rows of delivered events.
 struct SqliteCounts {
   std::uint64_t inserted = 0;
-  std::uint64_t duplicates = 0;  ///< were there already
+  std::uint64_t duplicates =
+      0;  ///< were there already, or so a unique constraint of the table says
 };
 
 /// Writes events into a table of an SQLite database, a row each, a batch in one transaction:
