@@ -175,9 +175,10 @@ class JsonlAdapter::Files {
     return lost ? std::optional(Delivery::unknown(*lost)) : std::nullopt;
   }
 
-  /// Is the file to be completed, and the next begun?
+  /// Is the file to be completed, and the next begun? Not before a failed write is cut off: what is left of it would be
+  /// taken for lines by the next adapter, and be written again by a retry.
   [[nodiscard]] bool is_due(Timestamp now) const SHARD_REQUIRES(mutex_) {
-    return file_->size() != 0 &&
+    return file_->size() != 0 && !file_->has_rest() &&
            ((options_.rotate_bytes != 0 && file_->size() >= options_.rotate_bytes) ||
             (options_.rotate_after.count() != 0 &&
              now >= first_line_.after(options_.rotate_after)));

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,8 +10,11 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <thread>
 
+#include "jsonl/file_size_limit.hpp"
 #include "jsonl/jsonl_support.hpp"
 #include "jsonl/system_faults.hpp"
 #include "support/manual_clock.hpp"
@@ -27,12 +29,14 @@ using shard::JsonlOptions;
 using shard::JsonlSync;
 using shard_test::deliver;
 using shard_test::FaultsEnd;
+using shard_test::FileSizeLimit;
 using shard_test::lines_of;
 using shard_test::ManualClock;
 using shard_test::noise;
 using shard_test::numbered_lines;
 using shard_test::read_file;
 using shard_test::refusal;
+using shard_test::SignalIgnored;
 using shard_test::Strings;
 using shard_test::system_faults;
 using shard_test::TemporaryFolder;
@@ -44,36 +48,6 @@ constexpr auto kDelivered = Delivery::Kind::delivered;
 constexpr auto kRetry = Delivery::Kind::retry;
 constexpr auto kRefuse = Delivery::Kind::refuse;
 constexpr auto kUnknown = Delivery::Kind::unknown;
-
-/// While it lives, what a signal would say is an error of the call instead.
-class SignalIgnored {
- public:
-  explicit SignalIgnored(int signal) : signal_(signal), before_(::signal(signal, SIG_IGN)) {}
-  SignalIgnored(const SignalIgnored&) = delete;
-  SignalIgnored& operator=(const SignalIgnored&) = delete;
-  ~SignalIgnored() { ::signal(signal_, before_); }
-
- private:
-  int signal_;
-  void (*before_)(int);
-};
-
-/// While it lives, no file of this process grows beyond a size: a disk that is full in the middle of a write.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t size) {
-    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before_) == 0);
-    const rlimit limit{size, before_.rlim_max};
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  SignalIgnored ignored_{SIGXFSZ};
-  rlimit before_{};
-};
 
 // ---------------------------------------------------------------------------------- full disks
 
