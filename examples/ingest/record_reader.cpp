@@ -53,10 +53,11 @@ void RecordReader::make_room() {
     filled_ -= begin_;
     begin_ = 0;
   }
-  if (filled_ > max_size_ + 1) {  // with a CR behind it: too long, wherever it ends
-    const auto keep = std::min(kShown, max_size_);
-    skipped_ += filled_ - keep;
-    filled_ = scanned_ = keep;
+  if (filled_ > std::max(max_size_, kShown) + 1) {
+    // Too long wherever it ends, even with a CR. Behind its beginning its last byte stays, which may be that CR.
+    buffer_[kShown] = buffer_[filled_ - 1];
+    skipped_ += filled_ - (kShown + 1);
+    filled_ = scanned_ = kShown + 1;
   } else if (filled_ == capacity_) {
     capacity_ = std::min(capacity_ * 2, max_size_ + 2 + kBlock);
     auto larger = std::make_unique_for_overwrite<char[]>(capacity_);
