@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <cstddef>
 
 namespace ingest {
 
@@ -9,10 +10,14 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// What the library's messages say, without their number and class.
+/// What the library's messages say, without their number and class. They quote the token where it went wrong, which may be
+/// the whole record.
 std::string plain(const std::string& what) {
+  constexpr std::size_t kLongest = 200;
   const auto end = what.find("] ");
-  return end == std::string::npos ? what : what.substr(end + 2);
+  auto text = end == std::string::npos ? what : what.substr(end + 2);
+  if (text.size() > kLongest) text.replace(kLongest - 3, std::string::npos, "...");
+  return text;
 }
 
 /// Accepts everything and remembers the error.
@@ -41,12 +46,25 @@ class Validator : public Json::json_sax_t {
   std::string& error_;
 };
 
+/// Shows the text to `events`. False, and `error` says why, if it is no JSON.
+bool read(std::string_view text, Validator& events, std::string& error) {
+  error.clear();
+  const bool good = Json::sax_parse(text.begin(), text.end(), &events);
+  // The library takes a NUL byte for the end of the text and does not look behind it.
+  if (good && text.find('\0') != std::string_view::npos) {
+    error = "a NUL byte is no JSON";
+  } else if (!good && error.empty()) {
+    error = "no JSON";
+  }
+  return error.empty();
+}
+
 }  // namespace
 
 std::string json_error(std::string_view text) {
   std::string error;
   Validator validator(error);
-  if (!Json::sax_parse(text.begin(), text.end(), &validator) && error.empty()) error = "no JSON";
+  read(text, validator, error);
   return error;
 }
 
@@ -146,11 +164,7 @@ JsonField::JsonField(const std::string& pointer) {
 
 JsonField::Found JsonField::find(std::string_view json) {
   Events events(*this);
-  error_.clear();
-  if (!Json::sax_parse(json.begin(), json.end(), &events)) {
-    if (error_.empty()) error_ = "no JSON";
-    return Found::no_json;
-  }
+  if (!read(json, events, error_)) return Found::no_json;
   return events.found;
 }
 
