@@ -27,7 +27,8 @@ std::string in_words(int error) { return std::generic_category().message(error);
 InputFile::InputFile(std::string path, Limits limits)
     : path_(std::move(path)), limits_(limits), reader_(limits.max_record) {
   open();
-  if (is_regular_ && path_ != "-") descriptor_ = Descriptor();  // until it is read
+  // Until it is read. One that is followed stays open: it may lose its name before.
+  if (is_regular_ && path_ != "-" && !limits_.follow) descriptor_ = Descriptor();
 }
 
 InputFile::InputFile(std::string path, Limits limits, std::uint64_t begin, std::uint64_t end)
@@ -56,7 +57,9 @@ bool InputFile::open() {
   descriptor_ = std::move(opened);
   device_ = state.st_dev;
   inode_ = state.st_ino;
-  is_regular_ = S_ISREG(state.st_mode);
+  // Offsets count from where it stands: standard input that is not at its start is as good as a pipe.
+  is_regular_ =
+      S_ISREG(state.st_mode) && (!is_standard || ::lseek(descriptor_.get(), 0, SEEK_CUR) == 0);
   size_.reset();
   if (is_regular_) {
     size_ = static_cast<std::uint64_t>(state.st_size);

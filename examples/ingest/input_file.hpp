@@ -25,10 +25,11 @@ class InputError : public std::runtime_error {
 ///
 /// The identity of a regular file is made from its inode, the time at which that was made (where the file system knows it;
 /// else its device) and its first line, so that it survives renaming and appending, and another file, or another content in
-/// the same file, has another one. Pipes get a random one: what they bring is always new.
+/// the same file, has another one. Pipes get a random one: what they bring is always new. So does
+/// standard input that does not stand at the start of its file, as its offsets count from there.
 ///
 /// Threads: one at a time. Memory: as RecordReader, between the first read() and the end; a regular file is open no longer
-/// than that, so that there may be any number of them.
+/// than that unless it is followed, so that there may be any number of them.
 class InputFile {
  public:
   struct Limits {
