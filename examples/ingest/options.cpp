@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "exit_status.hpp"
 #include "json_field.hpp"
@@ -48,11 +49,41 @@ auto at(const std::string& pointer, const Work& work) {
   }
 }
 
+/// Checks bounds at the place where the values stand in the file.
+template <class Check>
+void check_at(const std::string& pointer, Check check) {
+  try {
+    check();
+  } catch (const ConfigError& error) {
+    const auto& field = error.field();
+    const bool is_time = field == "busy_timeout" || field == "rotate_after" ||
+                         field == "sync_interval" || field == "deadline";
+    throw ConfigError(
+        pointer + (field == "workers" ? "/pipeline/" : "/") + field + (is_time ? "_ns" : ""),
+        error.value(), error.bound());
+  }
+}
+
+/// The database and the path come with Options::to, so they are not checked.
+void validate(shard::SqliteOptions options) {
+  options.database = "-";
+  options.validate();
+}
+void validate(shard::JsonlOptions options) {
+  options.path = "-";
+  options.validate();
+}
+
 /// Times of another unit are written in nanoseconds, too.
 template <class Duration>
 void read_time(ObjectReader& reader, const std::string& name, Duration& into) {
   nanoseconds time = into;
   reader.read(name, time);
+  // It would be cut, perhaps to 0, which means another thing.
+  if (time % Duration{1} != nanoseconds{0}) {
+    throw ConfigError(reader.place(name), std::to_string(time.count()),
+                      "a multiple of " + std::to_string(nanoseconds(Duration{1}).count()));
+  }
   into = std::chrono::duration_cast<Duration>(time);
 }
 
@@ -68,6 +99,7 @@ void read_sqlite(const json& value, const std::string& pointer, shard::SqliteOpt
   read_time(reader, "busy_timeout_ns", options.busy_timeout);
   reader.read("max_page_count", options.max_page_count);
   reader.finish();
+  check_at(pointer, [&] { validate(options); });
 }
 
 void read_jsonl(const json& value, const std::string& pointer, shard::JsonlOptions& options) {
@@ -79,6 +111,7 @@ void read_jsonl(const json& value, const std::string& pointer, shard::JsonlOptio
   read_time(reader, "sync_interval_ns", options.sync_interval);
   reader.read("compression_level", options.compression_level);
   reader.finish();
+  check_at(pointer, [&] { validate(options); });
 }
 
 std::vector<std::string> read_inputs(const json& value, const std::string& place) {
@@ -92,6 +125,17 @@ std::vector<std::string> read_inputs(const json& value, const std::string& place
     inputs.push_back(path);
   }
   return inputs;
+}
+
+/// Puts what the file says over what is there, objects member by member. (A merge patch would take null for "remove it".)
+void put_over(json& base, json&& said) {
+  if (!base.is_object() || !said.is_object()) {
+    base = std::move(said);
+    return;
+  }
+  for (auto member = said.begin(); member != said.end(); ++member) {
+    put_over(base[member.key()], std::move(member.value()));
+  }
 }
 
 /// "8" or "2..16".
@@ -170,6 +214,9 @@ struct Flags {
     set(options.jsonl.rotate_bytes, rotate_size);
     set(options.jsonl.compression_level, level);
     if (rotate_every) {
+      if (nanoseconds{*rotate_every} % std::chrono::seconds{1} != nanoseconds{0}) {
+        throw ConfigError("--rotate-every", std::to_string(*rotate_every) + " ns", "whole seconds");
+      }
       options.jsonl.rotate_after =
           std::chrono::duration_cast<std::chrono::seconds>(nanoseconds{*rotate_every});
     }
@@ -227,10 +274,13 @@ std::string version() {
 Options read_config(const std::string& path) {
   std::ifstream file(path);
   std::ostringstream text;
-  if (!(text << file.rdbuf())) throw ConfigError("--config", path, "a file that can be read");
-  const auto parsed = shard::parse_json(text.str());
+  if (file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
+  if (!file.is_open() || file.bad() || !text) {
+    throw ConfigError("--config", path, "a file that can be read");
+  }
+  auto parsed = shard::parse_json(text.str());
   if (!parsed) throw ConfigError(path, parsed.error().message, "JSON");
-  return at(path + ": ", [&] { return options_from_json(*parsed); });
+  return at(path + ": ", [&] { return options_from_json(std::move(*parsed)); });
 }
 
 }  // namespace
@@ -271,9 +321,11 @@ void Options::finish() {
   manager.ring_bytes = std::max(manager.ring_bytes, std::bit_ceil(2 * manager.max_payload));
   if (has_key) manager.routing = shard::Routing::keyed;
   pipeline.validate();
+  validate(sqlite);
+  validate(jsonl);
 }
 
-Options options_from_json(const json& value) {
+Options options_from_json(json value) {
   Options options;
   ObjectReader reader(value, "");
   if (const auto* inputs = reader.find("inputs")) {
@@ -299,13 +351,16 @@ Options options_from_json(const json& value) {
   if (const auto* jsonl = reader.find("jsonl")) {
     read_jsonl(*jsonl, reader.place("jsonl"), options.jsonl);
   }
-  if (const auto* pipeline = reader.find("pipeline")) {
-    // Over this program's defaults, not over the library's: those would lose events behind a slow sink.
+  if (reader.find("pipeline") != nullptr) {
+    // Over this program's defaults, not over the library's: those would lose events behind a slow sink. Moved, as copying
+    // recurses, and it may be nested deeper than there is stack.
     json merged = options.pipeline;
-    merged.merge_patch(*pipeline);
+    put_over(merged, std::move(value["pipeline"]));
     options.pipeline = shard::pipeline_options_from_json(merged, reader.place("pipeline"));
   }
   reader.finish();
+  // Flags may change what is checked here, but only here its place is known.
+  check_at("", [checked = options]() mutable { checked.finish(); });
   return options;
 }
 
@@ -474,13 +529,16 @@ CommandLine parse_command_line(int argc, char** argv) {
     auto checked = options;
     checked.finish();
     if (print_config) {
-      std::cout << to_json(options).dump(2)
-                << '\n';  // as it was said, without what follows from it
+      // As it was said, without what follows from it.
+      std::cout << to_json(options).dump(2) << '\n';
       return kDelivered;
     }
     return checked;
   } catch (const ConfigError& error) {
     std::cerr << "shard-ingest: " << error.what() << '\n';
+    return kUsage;
+  } catch (const json::type_error&) {
+    std::cerr << "shard-ingest: --print-config: a text is no UTF-8, so JSON cannot hold it\n";
     return kUsage;
   }
 }

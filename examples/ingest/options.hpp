@@ -47,7 +47,7 @@ struct Options {
 
 /// Reads what --config names; what is not there keeps its default. Throws shard::ConfigError, whose field() is the JSON
 /// pointer of the place.
-[[nodiscard]] Options options_from_json(const nlohmann::json& json);
+[[nodiscard]] Options options_from_json(nlohmann::json json);
 /// Writes everything, so that reading it gives the same.
 [[nodiscard]] nlohmann::json to_json(const Options& options);
 
