@@ -76,8 +76,8 @@ std::string short_time(nanoseconds time) {
       {{1.0, "s"}, {1e-3, "ms"}, {1e-6, "us"}, {1e-9, "ns"}}};
   const auto value = seconds(time);
   for (const auto& [size, unit] : kUnits) {
-    if (value >= size || size == 1e-9) {
-      const auto scaled = value / size;
+    const auto scaled = value / size;
+    if (scaled >= 0.9995 || size == 1e-9) {  // what would be rounded to 1000 has the next unit
       return format(scaled < 9.95 ? "%.1f %s" : "%.0f %s", scaled, unit);
     }
   }
