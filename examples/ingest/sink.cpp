@@ -24,6 +24,7 @@ class StandardOutput final : public shard::Adapter {
  public:
   Delivery deliver(const Batch& batch, const DeliveryContext& context) override {
     const std::lock_guard lock(mutex_);
+    if (is_broken_) return gone();
     if (begun_ != 0 && owner_ != batch.shard()) {
       return Delivery::retry("standard output: another batch stands there in part");
     }
@@ -37,21 +38,26 @@ class StandardOutput final : public shard::Adapter {
       if (wrote >= 0) {
         begun_ += static_cast<std::size_t>(wrote);
       } else if (errno == EPIPE) {
-        return Delivery::refuse("standard output: nobody reads it any more");
+        is_broken_ = true;
+        break;
       } else if (errno != EINTR || context.stop.stop_requested()) {
         return Delivery::retry("standard output: " + std::generic_category().message(errno));
       }
     }
+    if (is_broken_) return gone();
     begun_ = 0;
     return Delivery::delivered();
   }
   std::string_view name() const noexcept override { return "stdout"; }
 
  private:
+  static Delivery gone() { return Delivery::refuse("standard output: nobody reads it any more"); }
+
   std::mutex mutex_;
-  std::string text_;       // guarded by mutex_, as the next two
+  std::string text_;       // guarded by mutex_, as what follows
   std::size_t begun_ = 0;  // of the text, already written: a retry goes on there
   shard::ShardId owner_{};
+  bool is_broken_ = false;
 };
 
 /// Tells the watch of what another adapter answers.
