@@ -148,7 +148,7 @@ class Failure : public std::runtime_error {
   int code_;
 };
 
-/// The database as messages name it: without the parameters of a URI, which may be secrets (the key of an encrypted one).
+/// The database as messages name it: without the parameters of a URI, which may be secrets (the key of a cipher).
 std::string shown_name(const std::string& database) {
   return database.rfind("file:", 0) == 0 ? database.substr(0, database.find_first_of("?#"))
                                          : database;
@@ -257,7 +257,7 @@ class Database {
 
   /// Brings what was committed to the disk; false if that cannot be done or promised.
   ///
-  /// In WAL mode a commit is a run of frames in the log, which SQLite syncs before it copies them into the database, and
+  /// In WAL mode a commit is a run of frames in the log. SQLite syncs that before it copies them into the database, and
   /// with synchronous = full after each commit. To sync the log is enough: a checkpoint would do it, too, but not
   /// while a reader is in the way (then SQLITE_CHECKPOINT_PASSIVE answers OK and has not synced). The log comes
   /// first: what another connection has copied before is in the database, which comes second.
@@ -326,7 +326,7 @@ class Database {
     const auto mode = text_of("PRAGMA main.journal_mode = WAL");
     wal_ = mode == "wal";
     on_disk_ = mode != "memory" && mode != "off";
-    // Without WAL a power failure between two commits may bring back a journal whose removal was not synced. EXTRA syncs
+    // Without WAL a power failure after a commit may bring back the journal, whose removal was not synced. EXTRA syncs
     // that; with WAL it is FULL.
     const bool off = options_.synchronous == SqliteSynchronous::off;
     const bool normal = options_.synchronous == SqliteSynchronous::normal && wal_;
@@ -469,8 +469,8 @@ class Database {
     check(sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr));
   }
 
-  /// Ends the transaction if there is one: SQLite has ended it itself after some errors. The statement was prepared, so that
-  /// it needs no memory.
+  /// Ends the transaction if there is one: SQLite has ended it itself after some errors. The statement was prepared, so
+  /// that it needs no memory.
   void roll_back() noexcept {
     if (sqlite3_get_autocommit(handle_.get()) == 0) {
       const Reset reset{rollback_.get()};
@@ -504,8 +504,8 @@ class Database {
   }
   [[nodiscard]] Failure failed(int code) const {
     std::string message = handle_ == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(handle_.get());
-    // What else is known: whether a read, a write, a sync, ... failed, or why the system opens no file. (It does not always
-    // know the system's error of a write.)
+    // What else is known: whether a read, a write, a sync, ... failed, or why the system opens no file. (SQLite does not
+    // always keep the system's error of a write.)
     if ((code & 0xFF) == SQLITE_IOERR) {
       message += " (SQLite error " + std::to_string(code) + ")";
     } else if ((code & 0xFF) == SQLITE_CANTOPEN && handle_ != nullptr &&

@@ -13,8 +13,8 @@
 
 namespace shard_test {
 
-/// A layer between SQLite and the system (a VFS), under which a disk can fail and lose its power: databases that are opened
-/// with "?vfs=" and its name.
+/// A layer between SQLite and the system (a VFS), where a disk can fail and lose its power, for databases that are opened
+/// with its uri().
 /// Threads: any; made and destroyed while no database is open on it.
 class Disk {
  public:
@@ -42,7 +42,7 @@ class Disk {
   /// The process ends in the middle of the write of this number, counted from 1.
   std::atomic<long> exit_at_write{0};
 
-  /// Writes into `folder` what a power failure would leave of the files: what was synced.
+  /// What a power failure would leave of each file: what was synced.
   [[nodiscard]] std::map<std::string, std::string> after_power_failure() {
     const std::lock_guard lock(mutex_);
     return synced_;
