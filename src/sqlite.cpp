@@ -504,8 +504,8 @@ class Database {
   }
   [[nodiscard]] Failure failed(int code) const {
     std::string message = handle_ == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(handle_.get());
-    // What else is known: whether a read, a write, a sync, ... failed, or why the system opens no file. (SQLite does not
-    // always keep the system's error of a write.)
+    // What else is known: whether a read, a write, a sync, ... failed, or why the system opens no file. (Of a write
+    // SQLite does not always keep the system's error.)
     if ((code & 0xFF) == SQLITE_IOERR) {
       message += " (SQLite error " + std::to_string(code) + ")";
     } else if ((code & 0xFF) == SQLITE_CANTOPEN && handle_ != nullptr &&

@@ -56,13 +56,13 @@ struct SqliteCounts {
 ///     key                                or NULL                              TEXT where it is UTF-8, else BLOB
 ///     payload                                                                 TEXT where it is UTF-8, else BLOB
 ///
-/// Unsigned numbers of 64 bits are stored as the INTEGER of the same bits, so those from 2^63 on read as negative. Bytes
-/// with a NUL among them are a BLOB, too: SQL would take the text to end there.
+/// Unsigned numbers of 64 bits are stored as the INTEGER of the same bits, so those from 2^63 on read as negative.
+/// Bytes with a NUL among them are a BLOB, too: SQL would take the text to end there.
 ///
 /// Duplicates:  a row that is there is left as it is, so a batch may be delivered any number of times, and a rerun over
 ///              the same sources adds only what is missing.
-/// Threads:     any, at once; they take turns, with one connection. An adapter for each worker would gain nothing: SQLite
-///              has one writer at a time.
+/// Threads:     any, at once; they take turns, with one connection. An adapter for each worker would gain nothing:
+///              SQLite has one writer at a time.
 /// Durability:  a batch is in the database as a whole or not at all, also after a crash of the process; after a power
 ///              failure as SqliteSynchronous says. flush() brings everything to the disk, and answers false if it could
 ///              not, or cannot promise it: a database in memory has no disk, and with `off` only WAL can be caught up.
@@ -70,21 +70,22 @@ struct SqliteCounts {
 ///              the database at that time.
 /// Failure:     retry, nothing of the batch written: the database is locked for longer than busy_timeout, the context's
 ///              stop or deadline came first (BUSY, LOCKED, INTERRUPT), the disk or max_page_count is full (FULL),
-///              IOERR, NOMEM, CANTOPEN, PROTOCOL, SCHEMA and whatever is not named here, as a table that has been dropped.
+///              IOERR, NOMEM, CANTOPEN, PROTOCOL, SCHEMA and whatever is not named here, as a table that is gone.
 ///              refuse, nothing of the batch written: READONLY, CORRUPT, NOTADB, PERM, AUTH.
 ///              refuse of single events, the others written: one longer than SQLite can store (TOOBIG), or that a
 ///              constraint or trigger which the table was given keeps out (CONSTRAINT, MISMATCH).
 ///              Waiting for a lock ends at once (10 ms) when stop is requested; a write to a slow disk cannot be ended.
-///              After close(): retry.
+///              close() throws RetryableError if the disk cannot be synced. After it: retry.
 /// Memory:      a page cache of 8 MB and what a transaction needs; nothing per event.
 /// fork():      in the child every call fails (retry, false, nothing), and the destructor leaves the connection alone.
 ///
 /// Others may read the database at any time, and write to it between batches. WAL is used where the database can do it.
 class SHARD_EXPORT SqliteAdapter final : public Adapter {
  public:
-  /// Opens the database, and makes the table if it is not there. Throws ConfigError for the options; RetryableError if
-  /// it may work later (locked for longer than busy_timeout, full, I/O error), PermanentError if not (no such directory,
-  /// not a database, read-only, the table has other columns or lacks a unique constraint); both name the database.
+  /// Opens the database, and makes the table if it is not there. Throws ConfigError for the options, RetryableError if
+  /// it may work later (locked for longer than busy_timeout, full, I/O error), and PermanentError if not (no such
+  /// directory, not a database, read-only, the table has other columns or lacks a unique constraint). Messages name the
+  /// database, without the parameters of a URI.
   explicit SqliteAdapter(const SqliteOptions& options);
   /// Closes the connection if close() did not.
   ~SqliteAdapter() override;

@@ -13,8 +13,8 @@
 
 namespace shard_test {
 
-/// A layer between SQLite and the system (a VFS), where a disk can fail and lose its power, for databases that are opened
-/// with its uri().
+/// A layer between SQLite and the system (a VFS), where a disk can fail and lose its power, for databases that are
+/// opened with its uri().
 /// Threads: any; made and destroyed while no database is open on it.
 class Disk {
  public:
