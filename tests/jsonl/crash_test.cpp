@@ -225,7 +225,7 @@ TEST_CASE("killed at any moment it leaves whole lines, all that it has answered 
                        .rotate_bytes = rotate_bytes,
                        .compression_level = 1};
   std::uint64_t written = 0;  // lines, by now
-  constexpr int kKills = 20;
+  constexpr int kKills = 15;
   for (int kill_number = 0; kill_number < kKills; ++kill_number) {
     CAPTURE(kill_number);
     // Syncs matter to power failures only; they are slow, and other moments.
@@ -243,7 +243,7 @@ TEST_CASE("killed at any moment it leaves whole lines, all that it has answered 
     const auto next_answer = [&] { return ::read(pipe[0], &answered, sizeof answered) > 0; };
     bool alive = true;
     for (auto answers = random() % 40; alive && answers != 0; --answers) alive = next_answer();
-    for (auto turns = random() % 200; turns != 0; --turns) std::this_thread::yield();
+    for (auto turns = random() % 20; turns != 0; --turns) std::this_thread::yield();
     ::kill(child, SIGKILL);
     while (next_answer()) {
     }
