@@ -61,8 +61,9 @@ struct ShardReport {
 /// What close() leaves. Dead letters have gone to their handler, so they are in the ledger only.
 struct CloseReport {
   bool would_deadlock = false;  ///< called from a worker; nothing was done
-  bool complete = false;        ///< nothing is undelivered, and the adapter was closed in time
-  Ledger ledger = {};           ///< of all shards that ever were, and the manager's own counts
+  bool complete =
+      false;           ///< nothing is undelivered, and the adapter was flushed and closed in time
+  Ledger ledger = {};  ///< of all shards that ever were, and the manager's own counts
   std::vector<ShardReport> shards = {};            ///< those that were there at the end
   std::vector<UndeliveredRange> undelivered = {};  ///< by shard and sequence
   /// Workers that did not come back from the adapter; they go on alone.

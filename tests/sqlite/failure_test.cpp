@@ -340,7 +340,7 @@ TEST_CASE("a long reason is cut off in the database's name, not in what is wrong
         ("database is locked: " + name).substr(0, shard::Reason::kMaxSize));
 }
 
-TEST_CASE("with what is no database nothing begins, and it is said why") {
+TEST_CASE("with what is no database nothing begins, and it is said why", "[R-J5]") {
   const TemporaryFolder folder;
   using shard::PermanentError;
 

@@ -225,6 +225,7 @@ TEST_CASE("flush and close called from within the pipeline would wait for themse
   }
   CHECK(calls == 1);
   test.sink.on_notice = nullptr;
+  test.sink.on_flush = nullptr;
   CHECK_FALSE(test.pipeline->close(hours{1}).would_deadlock);
 }
 
@@ -436,6 +437,37 @@ TEST_CASE("a pipeline whose adapter cannot be closed was not closed completely")
   const auto report = test.pipeline->close(hours{1});
   CHECK(report.undelivered.empty());
   CHECK_FALSE(report.complete);
+}
+
+TEST_CASE("close has the adapter make everything durable before it closes it", "[R-I1]") {
+  Hosted test(hosted_options());
+  test.push(1);
+  std::size_t delivered = 0;
+  test.sink.on_flush = [&] {
+    CHECK(test.sink.closes == 0);
+    delivered = test.sink.batches.size();
+    return true;
+  };
+  SECTION("when it can, all is complete") { CHECK(test.pipeline->close(hours{1}).complete); }
+  SECTION("when it cannot, the report says so, and it is closed all the same") {
+    test.sink.on_flush = [&] {
+      delivered = test.sink.batches.size();
+      return false;
+    };
+    const auto report = test.pipeline->close(hours{1});
+    CHECK_FALSE(report.complete);
+    CHECK(report.ledger.delivered == 1);
+  }
+  SECTION("neither when it throws") {
+    test.sink.on_flush = [&]() -> bool {
+      delivered = test.sink.batches.size();
+      throw std::runtime_error("disk full");
+    };
+    CHECK_FALSE(test.pipeline->close(hours{1}).complete);
+  }
+  CHECK(delivered == 1);
+  CHECK(test.sink.flushes == 1);
+  CHECK(test.sink.closes == 1);
 }
 
 TEST_CASE("the report can be shown as text") {

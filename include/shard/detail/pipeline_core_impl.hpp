@@ -270,12 +270,19 @@ void PipelineCore<Platform>::leave(AnyAgent& agent) noexcept {
   }
   if (last) {
     static_cast<void>(gate_.run(agent, [&] {
-      try {
-        slot.adapter->close(courier_.context(agent, 0, clock().now()));
-        slot.closed.store(true, std::memory_order_release);
-      } catch (...) {
-        return;  // it is not closed: CloseReport::complete is false
-      }
+      const auto good = [&](const auto& call) {
+        try {
+          return call(courier_.context(agent, 0, clock().now()));
+        } catch (...) {
+          return false;
+        }
+      };
+      const bool flushed = good([&](const auto& context) { return slot.adapter->flush(context); });
+      const bool closed = good([&](const auto& context) {
+        slot.adapter->close(context);
+        return true;
+      });
+      slot.closed.store(flushed && closed, std::memory_order_release);  // else not complete
     }));
   }
   agent.state.store(State::outside, std::memory_order_seq_cst);
