@@ -323,7 +323,7 @@ class Database {
   }
 
   void configure() {
-    const auto mode = text_of("PRAGMA main.journal_mode = WAL");
+    const auto mode = enter_wal();
     wal_ = mode == "wal";
     on_disk_ = mode != "memory" && mode != "off";
     // Without WAL a power failure after a commit may bring back the journal, whose removal was not synced. EXTRA syncs
@@ -336,6 +336,18 @@ class Database {
     run("PRAGMA wal_autocheckpoint = " + std::to_string(kLogBytes / page_size));
     if (options_.max_page_count != 0) {
       run("PRAGMA main.max_page_count = " + std::to_string(options_.max_page_count));
+    }
+  }
+
+  /// Another connection may have the database open for the same purpose. To wait for it SQLite does not ask the busy
+  /// handler: both hold a shared lock that the other one wants to be given up. Having failed, this one holds none.
+  std::string enter_wal() {
+    for (int tries = 0;; ++tries) {
+      try {
+        return text_of("PRAGMA main.journal_mode = WAL");
+      } catch (const Failure& failure) {
+        if (failure.code() != SQLITE_BUSY || Patience::wait_for_lock(&patience_, tries) == 0) throw;
+      }
     }
   }
 

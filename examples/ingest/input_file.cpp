@@ -22,6 +22,11 @@ namespace {
 
 std::string in_words(int error) { return std::generic_category().message(error); }
 
+std::uint64_t random_number() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32U) ^ random();
+}
+
 }  // namespace
 
 InputFile::InputFile(std::string path, Limits limits)
@@ -66,13 +71,14 @@ bool InputFile::open() {
     ::posix_fadvise(descriptor_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);  // a hint
   }
   identity_.reset();
+  last_identity_.reset();
+  salt_ = 0;
   return true;
 }
 
 std::uint64_t InputFile::make_identity() const {
   if (!is_regular_) {
-    std::random_device random;
-    return (std::uint64_t{random()} << 32U) ^ random();
+    return random_number();
   }
   std::array<std::uint64_t, 3> made{};
   struct statx state {};
@@ -91,7 +97,16 @@ std::uint64_t InputFile::make_identity() const {
     size = static_cast<std::size_t>(static_cast<const char*>(end) - start.data());
   }
   return XXH3_64bits_withSeed(start.data(), size,
-                              XXH3_64bits(made.data(), made.size() * sizeof made[0]));
+                              XXH3_64bits(made.data(), made.size() * sizeof made[0]) ^ salt_);
+}
+
+void InputFile::name(const std::vector<Record>& records) {
+  if (records.empty() || identity_) return;
+  identity_ = make_identity();
+  if (identity_ == last_identity_) {  // cut, and it begins with the same line again
+    salt_ = random_number();
+    identity_ = make_identity();
+  }
 }
 
 InputFile::Status InputFile::read(std::vector<Record>& records) {
@@ -114,18 +129,17 @@ InputFile::Status InputFile::read(std::vector<Record>& records) {
     case RecordReader::Status::more:
       if (std::exchange(is_idle_, false) && identity_ && *identity_ != make_identity()) {
         records
-            .clear();  // they belong to another content: it was cut, and has grown beyond where this one ended
+            .clear();  // of another content: it was cut, and has grown beyond where this one ended
         start_again();
-      } else if (!records.empty() && !identity_) {
-        identity_ = make_identity();
       }
+      name(records);
       return Status::more;
     case RecordReader::Status::end:
       break;
   }
   if (limits_.follow && is_regular_) return look_around(records);
   reader_.finish(records);
-  if (!records.empty() && !identity_) identity_ = make_identity();
+  name(records);
   is_done_ = true;
   return Status::more;
 }
@@ -138,7 +152,7 @@ bool InputFile::must_wait() const {
 InputFile::Status InputFile::look_around(std::vector<Record>& records) {
   if (is_replaced_) {  // and still nothing more in the old one
     reader_.finish(records);
-    if (!records.empty() && !identity_) identity_ = make_identity();
+    name(records);
     if (records.empty()) {
       is_replaced_ = false;
       if (open()) start_again();
@@ -166,7 +180,7 @@ void InputFile::start_again() {
   read_before_ += reader_.position();
   blank_before_ += reader_.blank();
   reader_ = RecordReader(limits_.max_record);
-  identity_.reset();
+  if (identity_) last_identity_ = std::exchange(identity_, std::nullopt);
 }
 
 }  // namespace ingest

@@ -25,8 +25,9 @@ class InputError : public std::runtime_error {
 ///
 /// The identity of a regular file is made from its inode, the time at which that was made (where the file system knows it;
 /// else its device) and its first line, so that it survives renaming and appending, and another file, or another content in
-/// the same file, has another one. Pipes get a random one: what they bring is always new. So does
-/// standard input that does not stand at the start of its file, as its offsets count from there.
+/// the same file, has another one. A file that is cut and begins with the same line again has another one as long as it is
+/// followed; a later run cannot tell. Pipes get a random one, for what they bring is always new, and so does standard input
+/// that does not stand at the start of its file, as its offsets count from there.
 ///
 /// Threads: one at a time. Memory: as RecordReader, between the first read() and the end; a regular file is open no longer
 /// than that unless it is followed, so that there may be any number of them.
@@ -74,6 +75,8 @@ class InputFile {
   /// False: there is no such file any more, so the one that was open stays so.
   bool open();
   [[nodiscard]] std::uint64_t make_identity() const;
+  /// Finds out the identity if these are the first records.
+  void name(const std::vector<Record>& records);
   /// Waits until a pipe has something or has ended. True: it has not, because of a signal or because all is to stop.
   [[nodiscard]] bool must_wait() const;
   /// At the end of a followed file: has it been cut, or has another one taken its name?
@@ -90,6 +93,8 @@ class InputFile {
   bool is_regular_ = false;
   std::optional<std::uint64_t> size_;
   std::optional<std::uint64_t> identity_;
+  std::optional<std::uint64_t> last_identity_;  ///< of the content before the file was cut
+  std::uint64_t salt_ = 0;  ///< tells contents apart that begin with the same line, while this runs
   RecordReader reader_;
   bool is_idle_ = false;      ///< the last read() found nothing
   bool is_replaced_ = false;  ///< another file has the name: this one is read to its end first

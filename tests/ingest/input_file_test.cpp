@@ -483,6 +483,21 @@ TEST_CASE("a file that is cut and written again is read from its start", "[inges
   }
 }
 
+TEST_CASE("a file that is cut and begins with the same line is another source", "[ingest]") {
+  const TemporaryFolder folder;
+  write_file(folder / "a", "header\none\ntwo\n");
+  InputFile input(folder / "a", kFollow);
+  const auto before = read(input);
+  write_file(folder / "a", "header\nTWO\n");
+  const auto after = read(input);
+  REQUIRE(texts_of(after) == Texts{"header", "TWO"});
+  CHECK(after[0].identity != before[0].identity);
+  append_file(folder / "a", "three\n");
+  const auto more = read(input);
+  REQUIRE(texts_of(more) == Texts{"three"});
+  CHECK(more[0].identity == after[0].identity);
+}
+
 TEST_CASE("a file that is cut to nothing is read when it grows again", "[ingest]") {
   const TemporaryFolder folder;
   write_file(folder / "a", "one\ntwo\nthr");

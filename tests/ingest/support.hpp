@@ -15,32 +15,9 @@
 #include <system_error>
 
 #include "input_file.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace shard_test {
-
-/// A folder of its own, gone with everything in it at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    auto pattern = (std::filesystem::temp_directory_path() / "shard-ingest-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-    path_ = pattern;
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  /// The path of a file in it.
-  [[nodiscard]] std::string operator/(std::string_view name) const {
-    return (path_ / name).string();
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline void put(const std::string& path, std::string_view text, std::ios::openmode mode) {
   std::ofstream file(path, std::ios::binary | mode);

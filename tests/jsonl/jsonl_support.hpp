@@ -20,47 +20,11 @@
 
 #include "shard/jsonl.hpp"
 #include "shard/manager.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace shard_test {
 
 using Strings = std::vector<std::string>;
-
-/// A folder of the test's own, gone with it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    auto pattern = (std::filesystem::temp_directory_path() / "shard-jsonl-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) {
-      throw std::system_error(errno, std::generic_category(), pattern);
-    }
-    path_ = pattern;
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  [[nodiscard]] std::string operator/(std::string_view name) const {
-    return (path_ / name).string();
-  }
-  [[nodiscard]] bool has(std::string_view name) const {
-    return std::filesystem::exists(std::filesystem::symlink_status(path_ / name));
-  }
-  /// Sorted.
-  [[nodiscard]] Strings names() const {
-    Strings names;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-      names.push_back(entry.path().filename().string());
-    }
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 [[nodiscard]] inline std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
