@@ -6,7 +6,7 @@
 #include "shard/manager.hpp"
 #include "support/payloads.hpp"
 #include "support/peers.hpp"
-#include "support/rounds.hpp"
+#include "support/results.hpp"
 
 namespace {
 
@@ -59,6 +59,7 @@ auto in_batches(Ingest ingest) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  auto results = bench::Results::from_arguments(argc, argv);
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 11;
   const int fills = argc > 2 ? std::atoi(argv[2]) : 100;
   const bench::Payloads payloads(kPayload, kFill);
@@ -121,7 +122,9 @@ int main(int argc, char** argv) {
                             [] {});
        }},
   };
-  bench::run_rounds(single, rounds, "boost_ring+spin_lock+xxh3+rdtsc/single");
+  bench::run_rounds(results, "single events", single, rounds,
+                    "boost_ring+spin_lock+xxh3+rdtsc/single",
+                    {{"producers", 1}, {"shards", kShards}, {"payload", kPayload}, {"batch", 1}});
   std::printf("\n");
 
   std::vector<bench::Subject> batch{
@@ -148,5 +151,7 @@ int main(int argc, char** argv) {
                             [] {});
        }},
   };
-  bench::run_rounds(batch, rounds, "boost_ring+spin_lock+xxh3+rdtsc/batch_256");
+  bench::run_rounds(
+      results, "batches of 256", batch, rounds, "boost_ring+spin_lock+xxh3+rdtsc/batch_256",
+      {{"producers", 1}, {"shards", kShards}, {"payload", kPayload}, {"batch", kBatch}});
 }

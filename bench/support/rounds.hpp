@@ -123,12 +123,15 @@ inline void print_rounds(const std::vector<Subject>& subjects, const std::vector
 }
 
 /// Runs all subjects `rounds` times in turn (after one round that does not count) and prints a
-/// table with the ratio of each median to that of the subject named `baseline`.
-inline void run_rounds(std::vector<Subject>& subjects, int rounds, const std::string& baseline) {
+/// table with the ratio of each median to that of the subject named `baseline`. Returns the line
+/// transfers.
+inline std::vector<Nanoseconds> run_rounds(std::vector<Subject>& subjects, int rounds,
+                                           const std::string& baseline) {
   const auto transfers = measure_rounds(subjects, rounds);
   const auto base = std::find_if(subjects.begin(), subjects.end(),
                                  [&](const Subject& subject) { return subject.name == baseline; });
   print_rounds(subjects, {{"ratio", &*base}}, transfers);
+  return transfers;
 }
 
 /// Keeps the compiler from seeing through a value.
