@@ -11,11 +11,13 @@
 
 #include "shard/pipeline.hpp"
 #include "support/flow.hpp"
+#include "support/results.hpp"
 
 namespace {
 
 using bench::Load;
 using bench::QueueFlow;
+using bench::Role;
 
 constexpr std::size_t kPayload = bench::kRecordPayload;
 constexpr std::size_t kBatch = 256;
@@ -81,12 +83,8 @@ class ShardFlow final : public bench::Flow {
   std::vector<shard::Producer> producers_;
 };
 
-/// What a row of a table is: this library; a peer whose consumer looks into the queues as often as
-/// it can; one whose consumer rests for a while when it found little, as the pipeline's workers do;
-/// or what does the job of one case and no more, which is no peer: it says what is left to win.
-enum class Role { subject, peer, paced_peer, floor };
-
-/// How long a consumer rests that found little. Chosen from short runs with 5, 20 and 50 us, each a
+/// How long the consumer of a paced peer rests when it found little, as the pipeline's workers do;
+/// that of a peer looks into the queues as often as it can. Chosen from short runs with 5, 20 and 50 us, each a
 /// program of its own, so not a careful comparison: 20 and 50 us were close.
 constexpr auto kRest = std::chrono::microseconds{20};
 
@@ -112,11 +110,17 @@ class Case {
     add<QueueFlow<Queue>>(name + "/rests", Role::paced_peer, instances, capacity, kRest);
   }
 
-  void run(int rounds) {
+  void run(bench::Results& results, const std::string& title, int rounds) {
     const auto transfers = bench::measure_rounds(subjects_, rounds);
     bench::print_rounds(
         subjects_, {{"/polling", fastest(Role::peer)}, {"/resting", fastest(Role::paced_peer)}},
         transfers);
+    results.add(bench::case_of(title, subjects_, roles_, transfers,
+                               {{"producers", load_.producers},
+                                {"shards", load_.shards},
+                                {"payload", kPayload},
+                                {"batch", load_.batch},
+                                {"own_place", load_.own_place}}));
   }
 
  private:
@@ -150,7 +154,7 @@ void add_moodycamel([[maybe_unused]] Case& rows) {
 #endif
 }
 
-void run_case(const char* title, const Load& load, int rounds) {
+void run_case(bench::Results& results, const char* title, const Load& load, int rounds) {
   using bench::LockedRings;
   Case rows(load);
   rows.add<ShardFlow>(load.own_place ? "shard/producer_handle" : "shard", Role::subject);
@@ -176,12 +180,13 @@ void run_case(const char* title, const Load& load, int rounds) {
                                   kRest);
   }
   std::printf("\n%s\n", title);
-  rows.run(rounds);
+  rows.run(results, title, rounds);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  auto results = bench::Results::from_arguments(argc, argv);
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 11;
   const std::size_t events = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 4'000'000;
   for (const auto& [built_in, package] : {std::pair{BENCH_HAS_MOODYCAMEL, "libconcurrentqueue-dev"},
@@ -200,9 +205,12 @@ int main(int argc, char** argv) {
                 .passes = std::max<std::size_t>(1, events / producers / kDistinct),
                 .payloads = &payloads};
   };
-  run_case("1 producer, single events", load(1, 1, false), rounds);
-  run_case("1 producer, batches of 256", load(1, kBatch, false), rounds);
-  run_case("2 producers, single events by content", load(2, 1, false), rounds);
-  run_case("2 producers, single events, each in its own place", load(2, 1, true), rounds);
-  run_case("2 producers, batches of 256", load(2, kBatch, false), rounds);
+  const auto run = [&](const char* title, const Load& how) {
+    run_case(results, title, how, rounds);
+  };
+  run("1 producer, single events", load(1, 1, false));
+  run("1 producer, batches of 256", load(1, kBatch, false));
+  run("2 producers, single events by content", load(2, 1, false));
+  run("2 producers, single events, each in its own place", load(2, 1, true));
+  run("2 producers, batches of 256", load(2, kBatch, false));
 }

@@ -20,7 +20,7 @@
 #include "shard/clock.hpp"
 #include "shard/pipeline.hpp"
 #include "support/queues.hpp"
-#include "support/rounds.hpp"
+#include "support/results.hpp"
 
 namespace {
 
@@ -172,6 +172,7 @@ std::vector<double> spinning_ring_latencies(int samples, Pause pause) {
 
 struct Row {
   std::string name;
+  std::string condition;  ///< rows of one condition are beside each other
   std::function<std::vector<double>()> measure;
   std::vector<double> p50 = {};
   std::vector<double> p99 = {};
@@ -179,7 +180,27 @@ struct Row {
   std::vector<double> transfers = {};  ///< p50 in units of the line transfer before it
 };
 
-void run(std::vector<Row>& rows, int rounds) {
+/// What was measured under one condition; medians of the rounds.
+void record(bench::Results& results, const std::string& condition, const std::vector<Row>& rows,
+            const std::vector<double>& transfers) {
+  auto subjects = nlohmann::ordered_json::array();
+  for (const auto& row : rows) {
+    if (row.condition == condition) {
+      const bool ours = row.name.starts_with("shard");
+      subjects.push_back(
+          {{"name", row.name},
+           {"role", bench::to_string(ours ? bench::Role::subject : bench::Role::peer)},
+           {"p50", bench::quantile_of(row.p50, 0.5)},
+           {"p99", bench::quantile_of(row.p99, 0.5)},
+           {"max", bench::quantile_of(row.max, 0.5)},
+           {"rounds", row.p50}});
+    }
+  }
+  results.add(bench::latency_case_of("one event after idleness, " + condition, subjects, transfers,
+                                     {{"payload", kPayload}}));
+}
+
+void run(bench::Results& results, std::vector<Row>& rows, int rounds) {
   const auto transfers = bench::interleave(rows, rounds, [](Row& row, int round) {
     const auto transfer = bench::line_transfer();  // right beside: it flips, and this is the unit
     const auto samples = row.measure();
@@ -199,25 +220,33 @@ void run(std::vector<Row>& rows, int rounds) {
   }
   std::printf("%d rounds; ", rounds);
   bench::print_transfers(transfers);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i == 0 || rows[i].condition != rows[i - 1].condition) {
+      record(results, rows[i].condition, rows, transfers);
+    }
+  }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  auto results = bench::Results::from_arguments(argc, argv);
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 11;
   const int samples = argc > 2 ? std::atoi(argv[2]) : 3'000;
   using shard::WaitStrategy;
   std::vector<Row> rows{
-      {"shard/park", [=] { return shard_latencies(samples, WaitStrategy::park, Pause::asleep); }},
-      {"condition_variable", [=] { return condition_variable_latencies(samples, Pause::asleep); }},
-      {"shard/spin, producer awake",
+      {"shard/park", "parked",
+       [=] { return shard_latencies(samples, WaitStrategy::park, Pause::asleep); }},
+      {"condition_variable", "parked",
+       [=] { return condition_variable_latencies(samples, Pause::asleep); }},
+      {"shard/spin, producer awake", "spinning, producer awake",
        [=] { return shard_latencies(samples, WaitStrategy::spin, Pause::awake); }},
-      {"spinning boost_ring, producer awake",
+      {"spinning boost_ring, producer awake", "spinning, producer awake",
        [=] { return spinning_ring_latencies(samples, Pause::awake); }},
-      {"shard/spin, producer asleep",
+      {"shard/spin, producer asleep", "spinning, producer asleep",
        [=] { return shard_latencies(samples, WaitStrategy::spin, Pause::asleep); }},
-      {"spinning boost_ring, producer asleep",
+      {"spinning boost_ring, producer asleep", "spinning, producer asleep",
        [=] { return spinning_ring_latencies(samples, Pause::asleep); }},
   };
-  run(rows, rounds);
+  run(results, rows, rounds);
 }

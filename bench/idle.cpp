@@ -12,6 +12,7 @@
 
 #include "shard/pipeline.hpp"
 #include "support/payloads.hpp"
+#include "support/results.hpp"
 
 namespace {
 
@@ -32,7 +33,13 @@ long sleeps() {
   return usage.ru_nvcsw;
 }
 
-void measure(const char* name, const shard::ManagerOptions& manager, std::chrono::seconds span) {
+struct Idleness {
+  std::vector<bench::Subject> percent;   ///< of a core
+  std::vector<bench::Subject> wake_ups;  ///< per second
+};
+
+void measure(Idleness& idleness, const char* name, const shard::ManagerOptions& manager,
+             std::chrono::seconds span) {
   shard::PipelineOptions options;
   options.manager = manager;
   options.workers = 2;
@@ -56,25 +63,37 @@ void measure(const char* name, const shard::ManagerOptions& manager, std::chrono
   std::this_thread::sleep_for(span);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   const auto used = processor_seconds() - before;
-  std::printf("%-44s %14.5f %12.2f\n", name, 100 * used / took.count(),
-              static_cast<double>(sleeps() - sleeps_before) / took.count());
+  const double percent = 100 * used / took.count();
+  const double wake_ups = static_cast<double>(sleeps() - sleeps_before) / took.count();
+  std::printf("%-44s %14.5f %12.2f\n", name, percent, wake_ups);
   std::fflush(stdout);
+  idleness.percent.push_back({name, {}, {percent}});
+  idleness.wake_ups.push_back({name, {}, {wake_ups}});
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  auto results = bench::Results::from_arguments(argc, argv);
   const std::chrono::seconds span{argc > 1 ? std::atoi(argv[1]) : 30};
   shard::ManagerOptions manager;
   manager.shards = kShards;
   manager.backpressure = shard::Backpressure::block(std::chrono::seconds{10});
   std::printf("%-44s %14s %12s\n", "64 shards, 2 workers, idle", "% of a core", "wake-ups/s");
-  measure("static", manager, span);
+  Idleness idleness;
+  measure(idleness, "static", manager, span);
 
   // It stays at its 64 shards: what is measured is the cost of watching them, not that of removing
   // them.
   manager.scaling = shard::ScalingPolicy{};
   manager.scaling->min_shards = kShards;
   manager.scaling->max_shards = 2 * kShards;
-  measure("elastic", manager, span);
+  measure(idleness, "elastic", manager, span);
+
+  const std::vector<bench::Role> roles(2, bench::Role::subject);
+  const nlohmann::ordered_json parameters{{"shards", kShards}, {"workers", 2}};
+  results.add(bench::case_of("processor time of an idle pipeline", idleness.percent, roles, {},
+                             parameters, "% of a core"));
+  results.add(bench::case_of("wake-ups of an idle pipeline", idleness.wake_ups, roles, {},
+                             parameters, "per second"));
 }

@@ -15,7 +15,7 @@
 #include "shard/clock.hpp"
 #include "shard/pipeline.hpp"
 #include "support/queues.hpp"
-#include "support/rounds.hpp"
+#include "support/results.hpp"
 
 namespace {
 
@@ -117,11 +117,14 @@ void print(const char* name, const std::vector<double>& undisturbed,
 }  // namespace
 
 int main(int argc, char** argv) {
+  auto results = bench::Results::from_arguments(argc, argv);
   const int runs = argc > 1 ? std::atoi(argv[1]) : 9;
   const int events = argc > 2 ? std::atoi(argv[2]) : 20'000;
   std::array<std::vector<double>, 2> p50;
   std::array<std::vector<double>, 2> p99;
+  std::vector<double> transfers;
   for (int i = 0; i < runs; ++i) {
+    transfers.push_back(bench::line_transfer());
     const auto slow = static_cast<std::size_t>(i) % kShards;
     for (const bool first : {true, false}) {
       const bool disturb = first == (i % 2 != 0);  // neither is always the first
@@ -136,4 +139,17 @@ int main(int argc, char** argv) {
   print("p99", p99[0], p99[1]);
   std::printf("medians of %d runs of %d events each; the ratio is the median of the runs' ratios\n",
               runs, events);
+  bench::print_transfers(transfers);
+  const auto row = [&](const char* name, bench::Role role, std::size_t index) {
+    return nlohmann::ordered_json{{"name", name},
+                                  {"role", bench::to_string(role)},
+                                  {"p50", bench::quantile_of(p50[index], 0.5)},
+                                  {"p99", bench::quantile_of(p99[index], 0.5)},
+                                  {"rounds", p50[index]}};
+  };
+  results.add(
+      bench::latency_case_of("the three other shards while the adapter takes 100 ms for one",
+                             {row("shard/undisturbed", bench::Role::baseline, 0),
+                              row("shard/one_slow", bench::Role::subject, 1)},
+                             transfers, {{"shards", kShards}, {"workers", 2}}));
 }

@@ -3,6 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include "shard/manager.hpp"
+#include "support/google_benchmark.hpp"
 
 namespace {
 
@@ -71,4 +72,4 @@ BENCHMARK(rebuild_table)->Name("RoutingTable/rebuild/shards")->Arg(16)->Arg(512)
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run_google_benchmark(argc, argv); }

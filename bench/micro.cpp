@@ -6,6 +6,7 @@
 
 #include "shard/json.hpp"
 #include "shard/manager.hpp"
+#include "support/google_benchmark.hpp"
 #include "support/payloads.hpp"
 
 namespace {
@@ -147,4 +148,4 @@ BENCHMARK(dump_json)->Name("nlohmann_dump/flight");
 
 }  // namespace
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) { return bench::run_google_benchmark(argc, argv); }
