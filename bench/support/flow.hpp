@@ -80,7 +80,9 @@ class Flow {
 };
 
 /// One round: nanoseconds per event, from the first event's going in to the last one's coming out.
-inline Nanoseconds run_flow(const std::string& name, Flow& flow, Team& team, const Load& load) {
+/// \param load  a Load, or what has the same members
+template <class AnyLoad>
+Nanoseconds run_flow(const std::string& name, Flow& flow, Team& team, const AnyLoad& load) {
   std::vector<Sink::Clock::time_point> starts(team.size());
   std::atomic<std::size_t> busy = team.size();
   flow.sink.expect(load.events(), load.sum());
@@ -101,12 +103,12 @@ inline Nanoseconds run_flow(const std::string& name, Flow& flow, Team& team, con
 
 /// The hand-made pipeline around a queue: producers hash, choose the instance and wait while it is
 /// full; one thread takes batches out of the instances in turn.
-template <class Queue>
+template <class Queue, class AnyLoad = Load>
 class QueueFlow final : public Flow {
  public:
   /// \param rest  how long the consumer leaves the queues alone when it found few events; it then
   ///              finds more of them at a time, and disturbs the producers less
-  QueueFlow(const Load& load, std::size_t instances, std::size_t capacity,
+  QueueFlow(const AnyLoad& load, std::size_t instances, std::size_t capacity,
             std::chrono::nanoseconds rest = std::chrono::nanoseconds{0})
       : load_(load),
         queue_(instances, capacity, load.producers),
@@ -211,7 +213,7 @@ class QueueFlow final : public Flow {
     }
   }
 
-  const Load load_;
+  const AnyLoad load_;
   Queue queue_;
   const std::chrono::nanoseconds rest_;
   std::vector<std::unique_ptr<Producer>> producers_;

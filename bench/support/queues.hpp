@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <boost/lockfree/queue.hpp>
 #include <boost/lockfree/spsc_queue.hpp>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -63,23 +66,27 @@ struct Routed {
 };
 
 /// An event in a queue: with its payload inside, so that nothing is allocated.
-struct Record {
+/// \tparam kPayload  the longest payload; all of it is copied wherever the record goes
+template <std::size_t kPayload>
+struct BasicRecord {
   std::uint64_t ticks = 0;
   std::uint32_t size = 0;
   std::uint32_t place = 0;
-  std::byte bytes[kRecordPayload];
+  std::byte bytes[kPayload];
 
-  Record() noexcept = default;
-  Record(const Routed& event, std::uint64_t now) noexcept
+  BasicRecord() noexcept = default;
+  BasicRecord(const Routed& event, std::uint64_t now) noexcept
       : ticks(now), size(static_cast<std::uint32_t>(event.payload.size())), place(event.place) {
     std::memcpy(bytes, event.payload.data(), event.payload.size());
   }
 
   [[nodiscard]] shard::Bytes payload() const noexcept { return {bytes, size}; }
 };
+using Record = BasicRecord<kRecordPayload>;
 
 /// Makes the records of a batch where the queue wants them, so that a bulk operation copies a
 /// payload once.
+template <class Record>
 class RecordIterator {
  public:
   using iterator_category = std::random_access_iterator_tag;
@@ -142,9 +149,11 @@ struct NoLock {
 };
 
 /// boost::lockfree::spsc_queue, its producer side behind a lock.
-template <class Lock>
+template <class Lock, std::size_t kPayload = kRecordPayload>
 class LockedRings {
  public:
+  using Record = BasicRecord<kPayload>;
+
   LockedRings(std::size_t instances, std::size_t capacity, std::size_t /*producers*/) {
     for (std::size_t i = 0; i < instances; ++i) {
       instances_.push_back(std::make_unique<Instance>(capacity));
@@ -169,7 +178,7 @@ class LockedRings {
     auto& instance = *instances_[place];
     const std::lock_guard lock(instance.lock);
     const auto stamp = std::max(now, instance.last + 1);
-    const RecordIterator first(events.data(), stamp);
+    const RecordIterator<Record> first(events.data(), stamp);
     const auto last = instance.ring.push(first, first + std::ssize(events));
     const auto pushed = static_cast<std::size_t>(last - first);
     if (pushed != 0) {
@@ -265,6 +274,72 @@ class MutexDeques {
   std::deque<Owned> taken_;
 };
 
+/// One std::mutex and std::deque for all producers, and a condition variable on which the consumer
+/// sleeps while there is nothing: what a program starts with whose consumer is not to poll.
+class WaitingDeque {
+ public:
+  /// \param capacity  of what stands for one instance elsewhere; it has room for all of them
+  WaitingDeque(std::size_t instances, std::size_t capacity, std::size_t /*producers*/)
+      : capacity_(instances * capacity) {}
+
+  [[nodiscard]] static std::size_t instances() { return 1; }
+
+  bool push(std::size_t /*producer*/, const Routed& event, std::uint64_t now) {
+    Owned owned{now, event.place, std::string(event.payload.text())};
+    {
+      const std::lock_guard lock(mutex_);
+      if (queue_.size() >= capacity_) {
+        return false;
+      }
+      last_ = std::max(now, last_ + 1);
+      owned.ticks = last_;
+      queue_.push_back(std::move(owned));
+    }
+    changed_.notify_one();
+    return true;
+  }
+
+  std::size_t push_some(std::size_t producer, std::size_t /*place*/, std::span<const Routed> events,
+                        std::uint64_t now) {
+    std::size_t pushed = 0;
+    while (pushed < events.size() && push(producer, events[pushed], now + pushed)) {
+      ++pushed;
+    }
+    return pushed;
+  }
+
+  /// Waits for events, but not for ever, as who calls it wants to end some time.
+  template <class Use>
+  std::size_t take(std::size_t /*place*/, Use use) {
+    taken_.clear();
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, kWait, [this] { return !queue_.empty(); });
+      taken_.swap(queue_);
+    }
+    if (!taken_.empty()) {
+      use(taken_);
+    }
+    return taken_.size();
+  }
+
+ private:
+  static constexpr auto kWait = std::chrono::milliseconds{10};
+
+  struct Owned {
+    std::uint64_t ticks;
+    std::uint32_t place;
+    std::string bytes;
+    [[nodiscard]] shard::Bytes payload() const noexcept { return bytes; }
+  };
+  const std::size_t capacity_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t last_ = 0;
+  std::deque<Owned> queue_;
+  std::deque<Owned> taken_;
+};
+
 // The queues below have no lock under which a stamp could be made to follow the one before it:
 // theirs are the clock's.
 
@@ -274,9 +349,12 @@ class MutexDeques {
 /// what is in flight would cost another shared line.) That is one pool for all producers, and none
 /// ever gives a block back: one of them could take them all and leave the others without any, for
 /// ever. So each has its part.
-template <std::size_t kBlock, std::size_t kCapacityOfProducer>
+template <std::size_t kBlock, std::size_t kCapacityOfProducer,
+          std::size_t kPayload = kRecordPayload>
 class MoodycamelQueues {
  public:
+  using Record = BasicRecord<kPayload>;
+
   MoodycamelQueues(std::size_t instances, std::size_t /*capacity*/, std::size_t producers) {
     for (std::size_t i = 0; i < instances; ++i) {
       instances_.push_back(std::make_unique<Instance>(producers));
@@ -294,7 +372,7 @@ class MoodycamelQueues {
   std::size_t push_some(std::size_t producer, std::size_t place, std::span<const Routed> events,
                         std::uint64_t now) {
     auto& instance = *instances_[place];
-    const RecordIterator first(events.data(), now);
+    const RecordIterator<Record> first(events.data(), now);
     return instance.queue.try_enqueue_bulk(instance.tokens[producer], first, events.size())
                ? events.size()
                : 0;
@@ -335,7 +413,7 @@ class MoodycamelQueues {
 #endif
 
 /// A queue that knows single events only, with try_push() and try_pop().
-template <class Queue, class MakeQueue>
+template <class Record, class Queue, class MakeQueue>
 class SingleEventQueues {
  public:
   SingleEventQueues(std::size_t instances, std::size_t capacity, std::size_t /*producers*/) {
@@ -376,26 +454,60 @@ class SingleEventQueues {
   std::vector<Record> taken_ = std::vector<Record>(kTakeMax);
 };
 
+/// boost::lockfree::queue, bounded: its nodes come from an array, are numbered by 16 bits, and each
+/// begins on a cache line of its own.
+template <class Record>
+class BoostQueue {
+ public:
+  static constexpr std::size_t kMaxCapacity = 65'534;
+
+  explicit BoostQueue(std::size_t capacity) : queue_(std::min(capacity, kMaxCapacity)) {}
+  bool try_push(const Record& record) { return queue_.push(record); }
+  bool try_pop(Record& record) { return queue_.pop(record); }
+
+ private:
+  boost::lockfree::queue<Record, boost::lockfree::fixed_sized<true>> queue_;
+};
+template <class Record>
+struct MakeBoostQueue {
+  std::unique_ptr<BoostQueue<Record>> operator()(std::size_t capacity) const {
+    return std::make_unique<BoostQueue<Record>>(capacity);
+  }
+};
+template <std::size_t kPayload>
+using BoostQueues = SingleEventQueues<BasicRecord<kPayload>, BoostQueue<BasicRecord<kPayload>>,
+                                      MakeBoostQueue<BasicRecord<kPayload>>>;
+
 #if BENCH_HAS_TBB
-using TbbQueue = tbb::concurrent_bounded_queue<Record>;
+template <class Record>
 struct MakeTbbQueue {
-  std::unique_ptr<TbbQueue> operator()(std::size_t capacity) const {
-    auto queue = std::make_unique<TbbQueue>();
-    queue->set_capacity(static_cast<TbbQueue::size_type>(capacity));
+  using Queue = tbb::concurrent_bounded_queue<Record>;
+  std::unique_ptr<Queue> operator()(std::size_t capacity) const {
+    auto queue = std::make_unique<Queue>();
+    queue->set_capacity(static_cast<typename Queue::size_type>(capacity));
     return queue;
   }
 };
-using TbbQueues = SingleEventQueues<TbbQueue, MakeTbbQueue>;
+template <std::size_t kPayload>
+using BasicTbbQueues =
+    SingleEventQueues<BasicRecord<kPayload>, tbb::concurrent_bounded_queue<BasicRecord<kPayload>>,
+                      MakeTbbQueue<BasicRecord<kPayload>>>;
+using TbbQueues = BasicTbbQueues<kRecordPayload>;
 #endif
 
 #if BENCH_HAS_ATOMIC_QUEUE
-using AtomicQueue = atomic_queue::AtomicQueueB2<Record>;
+template <class Record>
 struct MakeAtomicQueue {
-  std::unique_ptr<AtomicQueue> operator()(std::size_t capacity) const {
-    return std::make_unique<AtomicQueue>(static_cast<unsigned>(capacity));
+  using Queue = atomic_queue::AtomicQueueB2<Record>;
+  std::unique_ptr<Queue> operator()(std::size_t capacity) const {
+    return std::make_unique<Queue>(static_cast<unsigned>(capacity));
   }
 };
-using AtomicQueues = SingleEventQueues<AtomicQueue, MakeAtomicQueue>;
+template <std::size_t kPayload>
+using BasicAtomicQueues =
+    SingleEventQueues<BasicRecord<kPayload>, atomic_queue::AtomicQueueB2<BasicRecord<kPayload>>,
+                      MakeAtomicQueue<BasicRecord<kPayload>>>;
+using AtomicQueues = BasicAtomicQueues<kRecordPayload>;
 #endif
 
 }  // namespace bench

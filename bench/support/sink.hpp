@@ -10,6 +10,7 @@
 #include <string>
 
 #include "shard/bytes.hpp"
+#include "support/open_loop.hpp"
 
 namespace bench {
 
@@ -32,9 +33,15 @@ class Sink {
     complete_ = false;
   }
 
+  /// Between two rounds: whom to tell of each batch, before all else; nullptr for nobody.
+  void report_to(Arrivals* arrivals) { arrivals_ = arrivals; }
+
   /// \param payload_of  gives the payload of what is in the batch
   template <class Batch, class PayloadOf>
   void take(const Batch& batch, PayloadOf payload_of) {
+    if (arrivals_ != nullptr) {
+      arrivals_->take(batch, payload_of);
+    }
     std::uint64_t count = 0;
     std::uint64_t sum = 0;
     for (auto&& event : batch) {
@@ -75,6 +82,7 @@ class Sink {
   }
 
  private:
+  Arrivals* arrivals_ = nullptr;
   std::uint64_t expected_ = 0;
   std::uint64_t expected_sum_ = 0;
   std::uint64_t count_ = 0;
