@@ -120,7 +120,8 @@ struct OpenLoop {
   }
 
  private:
-  /// A sleeper may come back late by tens of microseconds, so the last part of the wait is awake.
+  /// A sleeper may come back late by the 50 us of timer slack that Linux gives a thread, and some, so
+  /// the last part of the wait is awake.
   static constexpr std::uint64_t kAwake = 100'000;
 
   /// Returns the time, which is not before `due`.

@@ -2,6 +2,7 @@
 // begins when it was meant to be sent, so whatever holds up the producer is in the figures of all
 // events that should have been sent meanwhile.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +25,10 @@ namespace {
 
 constexpr std::size_t kShards = 4;
 constexpr std::size_t kCapacity = 16'384;
-/// Events per second that leave everybody time to fall asleep in between.
-constexpr double kRarely = 5'000;
+/// Events per second: so few that everybody has time to fall asleep in between, and so many that
+/// the producer has not, which the slowest of them can still take. The same for all rows, unlike parts
+/// of each one's capacity.
+constexpr std::array<double, 2> kRates{2'000, 1'000'000};
 
 double median_of(const std::vector<double>& values) { return quantile_of(values, 0.5); }
 
@@ -58,7 +61,7 @@ class Latencies {
       subjects.push_back({row.name, [this, &row] { return run(row, 0); }});
       roles.push_back(row.role);
     }
-    const auto transfers = measure_rounds(subjects, settings_.quick ? 2 : 5);
+    const auto transfers = measure_rounds(subjects, settings_.rounds());
     print_rounds(subjects, {}, transfers);
     settings_.results->add(case_of("latency: capacity", subjects, roles, transfers, parameters()));
     for (std::size_t i = 0; i < rows_.size(); ++i) {
@@ -75,10 +78,12 @@ class Latencies {
             [load](const Row& row) { return load * row.capacity; });
   }
 
-  void measure_rare_events() {
+  /// \param rate  events per second, the same for all rows
+  void measure_at_rate(double rate) {
     auto given = parameters();
-    given["events_per_second"] = kRarely;
-    measure("latency: 5,000 events per second", given, [](const Row&) { return kRarely; });
+    given["events_per_second"] = rate;
+    measure("latency: " + std::to_string(static_cast<int>(rate)) + " events per second", given,
+            [rate](const Row&) { return rate; });
   }
 
  private:
@@ -228,7 +233,9 @@ void latency(const Settings& settings) {
   for (const double load : {0.1, 0.5, 0.9}) {
     latencies.measure_at_load(load);
   }
-  latencies.measure_rare_events();
+  for (const double rate : kRates) {
+    latencies.measure_at_rate(rate);
+  }
 }
 
 }  // namespace bench::system

@@ -160,8 +160,8 @@ class FullPipeline final : public Full {
   shard::Pipeline pipeline_;
 };
 
-/// Queues that are full: an event that finds no room is lost. Where the adapter is slow a thread
-/// takes from one instance after the other.
+/// Queues that are full: an event that finds no room is lost, and nobody counts it. Where the adapter
+/// is slow a thread takes from one instance after the other.
 template <class Queue>
 class FullQueues final : public Full {
  public:
@@ -169,7 +169,9 @@ class FullQueues final : public Full {
     if (adapter == Adapter::slow) {
       consumer_ = std::jthread([this](const std::stop_token& stop) {
         for (std::size_t i = 0; !stop.stop_requested(); i = (i + 1) % kShards) {
-          queue_.take(i, [](const auto&) { std::this_thread::sleep_for(kSlow); });
+          queue_.take(i, [](const auto&) {});
+          // Even if there was nothing: between its own rounds it must not disturb those of others.
+          std::this_thread::sleep_for(kSlow);
         }
       });
     }
@@ -205,9 +207,8 @@ class OverwritingRings {
     auto& instance = *instances_[event.place];
     const std::lock_guard lock(instance.lock);
     instance.last = std::max(now, instance.last + 1);
-    auto& records = instance.records;
-    records[instance.tail++ % records.size()] = Record(event, instance.last);
-    if (instance.tail - instance.head > records.size()) {
+    instance.at(instance.tail++) = Record(event, instance.last);
+    if (instance.tail - instance.head > instance.records.size()) {
       ++instance.head;
       ++instance.evicted;
     }
@@ -221,7 +222,7 @@ class OverwritingRings {
     {
       const std::lock_guard lock(instance.lock);
       for (; instance.head != instance.tail; ++instance.head) {
-        taken_.push_back(instance.records[instance.head % instance.records.size()]);
+        taken_.push_back(instance.at(instance.head));
       }
     }
     if (!taken_.empty()) {
@@ -232,7 +233,10 @@ class OverwritingRings {
 
  private:
   struct Instance {
+    /// \param capacity  a power of two
     explicit Instance(std::size_t capacity) : records(capacity) {}
+
+    Record& at(std::uint64_t index) { return records[index & (records.size() - 1)]; }
 
     alignas(64) Lock lock;
     std::uint64_t last = 0;

@@ -9,7 +9,7 @@ struct Settings {
   bool quick = false;  ///< too short to mean anything, long enough to see that all of it works
   Results* results = nullptr;
 
-  [[nodiscard]] int rounds() const { return quick ? 2 : 9; }
+  [[nodiscard]] int rounds() const { return quick ? 1 : 7; }
 };
 
 void throughput(const Settings& settings);
