@@ -50,11 +50,16 @@ void InputFile::fail(std::string_view what) const {
 
 bool InputFile::open() {
   const bool is_standard = path_ == "-";
+  const bool is_first = descriptor_.get() < 0;
+  // Without O_NONBLOCK this would wait for who writes into a FIFO, deaf to everything. Files do not care.
   Descriptor opened(is_standard ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)
-                                : ::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  if (opened.get() < 0 && errno == ENOENT && descriptor_.get() >= 0) return false;
+                                : ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat state {};
-  if (opened.get() < 0 || ::fstat(opened.get(), &state) != 0) fail("cannot be opened");
+  if (opened.get() < 0 || ::fstat(opened.get(), &state) != 0) {
+    if (!is_first) return false;
+    fail("cannot be opened");
+  }
+  if (!is_first && !S_ISREG(state.st_mode)) return false;
   if (S_ISDIR(state.st_mode)) {
     errno = EISDIR;
     fail("cannot be read");
@@ -128,10 +133,10 @@ InputFile::Status InputFile::read(std::vector<Record>& records) {
       fail("cannot be read");
     case RecordReader::Status::more:
       if (std::exchange(is_idle_, false) && identity_ && *identity_ != make_identity()) {
-        records
-            .clear();  // of another content: it was cut, and has grown beyond where this one ended
+        records.clear();  // they are of another content: it was cut, and is longer now than it was
         start_again();
       }
+      looks_ = 0;
       name(records);
       return Status::more;
     case RecordReader::Status::end:
@@ -151,12 +156,17 @@ bool InputFile::must_wait() const {
 
 InputFile::Status InputFile::look_around(std::vector<Record>& records) {
   if (is_replaced_) {  // and still nothing more in the old one
+    if (looks_ < limits_.looks) {
+      ++looks_;
+      is_idle_ = true;
+      return Status::idle;
+    }
     reader_.finish(records);
     name(records);
-    if (records.empty()) {
-      is_replaced_ = false;
-      if (open()) start_again();
-    }
+    if (!records.empty()) return Status::more;
+    if (!open()) return Status::idle;
+    is_replaced_ = false;
+    start_again();
     return Status::more;
   }
   struct stat state {};
@@ -169,6 +179,7 @@ InputFile::Status InputFile::look_around(std::vector<Record>& records) {
   if (path_ != "-" && ::stat(path_.c_str(), &state) == 0 &&
       (state.st_dev != device_ || state.st_ino != inode_)) {
     is_replaced_ = true;
+    looks_ = 0;
     return Status::more;  // it may have grown before it was replaced
   }
   is_idle_ = true;

@@ -37,6 +37,8 @@ class InputFile {
     std::size_t max_record;
     bool follow;    ///< what is appended belongs to it, and the file that takes its name after it
     int stop = -1;  ///< a descriptor: when it can be read, nobody waits for a pipe any more
+    unsigned looks =
+        0;  ///< at a file that was replaced, in a row and without finding more, before it is left
   };
 
   /// Looks whether it can be read.
@@ -58,6 +60,8 @@ class InputFile {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   /// Of the records of the last read(), if there were any.
   [[nodiscard]] std::uint64_t identity() const noexcept { return *identity_; }
+  /// Is what it brings gone for good when it was read?
+  [[nodiscard]] bool is_pipe() const noexcept { return !is_regular_; }
   /// Bytes to read, as far as that is known: nothing for a pipe.
   [[nodiscard]] std::optional<std::uint64_t> size() const noexcept { return size_; }
   /// Bytes read so far, of every file that had the name.
@@ -72,7 +76,7 @@ class InputFile {
   }
 
  private:
-  /// False: there is no such file any more, so the one that was open stays so.
+  /// False: no file of that name can be opened now, so the one that was open stays so.
   bool open();
   [[nodiscard]] std::uint64_t make_identity() const;
   /// Finds out the identity if these are the first records.
@@ -98,6 +102,7 @@ class InputFile {
   RecordReader reader_;
   bool is_idle_ = false;      ///< the last read() found nothing
   bool is_replaced_ = false;  ///< another file has the name: this one is read to its end first
+  unsigned looks_ = 0;        ///< since then, without finding more
   bool is_done_ = false;
   std::uint64_t read_before_ = 0;
   std::uint64_t blank_before_ = 0;

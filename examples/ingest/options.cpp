@@ -153,7 +153,9 @@ struct ShardRange {
       const std::string_view rest(next, static_cast<std::size_t>(end - next));
       if (!rest.starts_with("..")) return std::nullopt;
       const auto upper = std::from_chars(next + 2, end, range.high);
-      if (upper.ec != std::errc{} || upper.ptr != end) return std::nullopt;
+      if (upper.ec != std::errc{} || upper.ptr != end || range.high < range.low) {
+        return std::nullopt;
+      }
     }
     return range;
   }
@@ -416,7 +418,8 @@ CommandLine parse_command_line(int argc, char** argv) {
       "before the end of\n"
       "the input, nothing lost.\n"
       "\n"
-      "SIGINT and SIGTERM end gracefully: what was read is delivered within --deadline. A second "
+      "SIGINT, SIGTERM and SIGHUP end gracefully: what was read is delivered within --deadline. A "
+      "second "
       "one ends at once.\n"
       "\n"
       "Examples:\n"
@@ -425,6 +428,9 @@ CommandLine parse_command_line(int argc, char** argv) {
       "jsonl:good.ndjson.zst\n"
       "  shard-ingest --follow --shards 1..8 --to jsonl:all.ndjson --rotate-size 100MB "
       "/var/log/app.ndjson");
+  app.failure_message([](const CLI::App* program, const CLI::Error& error) {
+    return "shard-ingest: " + CLI::FailureMessage::simple(program, error);
+  });
   app.set_version_flag("--version", version());
 
   Flags flags;

@@ -17,6 +17,9 @@ constexpr std::size_t kBatch = 256;  // events in one call of the pipeline
 /// How often a followed file is looked at. Notifications of the kernel would not come from network file systems.
 constexpr std::chrono::milliseconds kLookEvery{200};
 
+/// A program that writes a log goes on in the file that was renamed until it opens the new one: two seconds are enough.
+constexpr unsigned kLooksAtReplaced = 10;
+
 /// Parts that several readers share are not smaller.
 constexpr std::uint64_t kSmallestPart = std::uint64_t{4} << 20U;
 
@@ -37,6 +40,7 @@ class Readers::Worker {
   std::atomic<std::uint64_t> blank{0};
   std::atomic<std::uint64_t> rejected{0};
   std::atomic<std::uint64_t> unread{0};
+  std::atomic<std::uint64_t> gone{0};
 
   /// One block. False: nothing there now.
   [[nodiscard]] InputFile::Status step(InputFile& input) {
@@ -50,7 +54,7 @@ class Readers::Worker {
       }
       for (auto rest = std::span<const Record>(read_); !rest.empty();) {
         const auto some = rest.first(std::min(kBatch, rest.size()));
-        ingest(some);
+        ingest(some, input.is_pipe() ? gone : unread);
         rest = rest.subspan(some.size());
       }
     }
@@ -60,7 +64,8 @@ class Readers::Worker {
   }
 
  private:
-  void ingest(std::span<const Record> records_in) {
+  /// \param late  counts what is not taken in any more
+  void ingest(std::span<const Record> records_in, std::atomic<std::uint64_t>& late) {
     events_.clear();
     for (const auto& record : records_in) {
       auto event = shard::RawEvent::of(record.text);
@@ -74,7 +79,7 @@ class Readers::Worker {
     for (std::size_t i = 0; i < events_.size(); ++i) {
       const auto outcome = outcomes_[i];
       if (outcome == shard::Outcome::rejected_closed) {
-        ++unread;
+        ++late;
       } else if (is_invalid(outcome)) {
         note(*kept_[i], std::string(to_string(outcome)));
       }
@@ -134,17 +139,23 @@ class Readers::Worker {
   std::array<shard::Outcome, kBatch> outcomes_{};
 };
 
-Readers::Readers(const Options& options, Rejects& rejects) : options_(options), rejects_(rejects) {
+Readers::Readers(const Options& options, Rejects& rejects,
+                 std::function<void(const std::string&)> on_error)
+    : options_(options), rejects_(rejects), on_error_(std::move(on_error)) {
   open_inputs();
 }
 
-Readers::~Readers() = default;
+Readers::~Readers() {
+  request_stop();
+  join();
+}
 
 void Readers::open_inputs() {
   auto paths = options_.inputs;
   if (paths.empty()) paths.emplace_back("-");
   files_ = paths.size();
-  const InputFile::Limits limits{options_.max_record, options_.follow, stop_.descriptor()};
+  const InputFile::Limits limits{options_.max_record, options_.follow, stop_.descriptor(),
+                                 kLooksAtReplaced};
   for (const auto& path : paths) {
     auto input = std::make_unique<InputFile>(path, limits);
     const auto same = std::find_if(inputs_.begin(), inputs_.end(),
@@ -185,12 +196,25 @@ void Readers::start(shard::Pipeline& pipeline, std::function<void()> on_done) {
     workers_.push_back(std::make_unique<Worker>(options_, rejects_, pipeline));
   }
   running_ = count;
+  threads_.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     threads_.emplace_back([this, i] {
-      run(*workers_[i], i);
+      try {
+        run(*workers_[i], i);
+      } catch (const std::exception& error) {
+        fail(error.what());
+      }
       if (--running_ == 0) on_done_();
     });
   }
+}
+
+void Readers::fail(const std::string& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    errors_.push_back(error);
+  }
+  on_error_(error);
 }
 
 void Readers::run(Worker& worker, std::size_t index) {
@@ -215,8 +239,7 @@ void Readers::run(Worker& worker, std::size_t index) {
           input = nullptr;
         }
       } catch (const InputError& error) {
-        const std::lock_guard lock(mutex_);
-        errors_.emplace_back(error.what());
+        fail(error.what());
         input = nullptr;
       }
       if (stopping_) break;
@@ -245,6 +268,7 @@ ReadCounts Readers::counts() const noexcept {
     counts.blank += worker->blank;
     counts.rejected += worker->rejected;
     counts.unread += worker->unread;
+    counts.gone += worker->gone;
   }
   return counts;
 }

@@ -24,7 +24,9 @@ struct ReadCounts {
   std::uint64_t records = 0;
   std::uint64_t blank = 0;
   std::uint64_t rejected = 0;  ///< records that were no JSON, had no key, were too long, ...
-  std::uint64_t unread = 0;    ///< records that were read too late: they were not taken in any more
+  std::uint64_t unread =
+      0;  ///< records that were read too late to be taken in; a later run finds them
+  std::uint64_t gone = 0;  ///< the same from a pipe: nobody finds them
 };
 
 /// The threads that read: each takes one input after the other and brings its records to the pipeline. Inputs that are
@@ -34,10 +36,12 @@ struct ReadCounts {
 class Readers {
  public:
   /// Opens the inputs. Throws InputError, and shard::ConfigError if a file is named twice.
-  Readers(const Options& options, Rejects& rejects);
-  /// Only after join().
+  /// \param on_error  called by the thread that cannot go on with an input
+  Readers(const Options& options, Rejects& rejects,
+          std::function<void(const std::string&)> on_error);
   ~Readers();
 
+  /// Throws std::system_error if a thread cannot be started.
   /// \param on_done  called by the last thread
   void start(shard::Pipeline& pipeline, std::function<void()> on_done);
   /// Each ends with the block that it has in hand.
@@ -58,6 +62,7 @@ class Readers {
   class Worker;
 
   void open_inputs();
+  void fail(const std::string& error);
   void run(Worker& worker, std::size_t index);
 
   const Options& options_;
@@ -68,6 +73,7 @@ class Readers {
 
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::thread> threads_;
+  std::function<void(const std::string&)> on_error_;
   std::function<void()> on_done_;
   std::atomic<std::size_t> next_input_{0};
   std::atomic<std::size_t> running_{0};

@@ -22,7 +22,7 @@ RecordReader::Status RecordReader::read(int descriptor, std::vector<Record>& rec
   if (is_over()) return Status::end;
   make_room();
   const auto got = ::read(descriptor, buffer_.get() + filled_, capacity_ - filled_);
-  if (got < 0) return errno == EINTR ? Status::more : Status::error;
+  if (got < 0) return errno == EINTR || errno == EAGAIN ? Status::more : Status::error;
   if (got == 0) return Status::end;
   filled_ += static_cast<std::size_t>(got);
   split(records);

@@ -8,11 +8,11 @@
 
 namespace ingest {
 
-Rejects::Rejects(std::string path) : path_(std::move(path)) {
-  if (path_.empty()) return;
-  file_.open(path_, std::ios::binary | std::ios::trunc);
+void Rejects::open(const std::string& path) {
+  if (path.empty()) return;
+  file_.open(path, std::ios::binary | std::ios::trunc);
   if (!file_) {
-    throw std::runtime_error(path_ +
+    throw std::runtime_error(path +
                              " cannot be written: " + std::generic_category().message(errno));
   }
 }

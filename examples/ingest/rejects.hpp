@@ -25,8 +25,8 @@ class Rejects {
  public:
   static constexpr std::size_t kShown = 3;
 
-  /// \param path  empty: no file. Throws std::runtime_error when it cannot be written.
-  explicit Rejects(std::string path);
+  /// \param path  empty: no file. Throws std::runtime_error when it cannot be written. Before anything is added.
+  void open(const std::string& path);
 
   /// From now on places of that source are in the file at `path`.
   void name(std::uint64_t source, std::string_view path);
@@ -41,7 +41,6 @@ class Rejects {
   [[nodiscard]] bool close();
 
  private:
-  const std::string path_;
   mutable std::mutex mutex_;  // guards what follows
   std::map<std::uint64_t, std::string> names_;
   std::vector<std::string> first_;

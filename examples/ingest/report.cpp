@@ -48,6 +48,7 @@ struct Count {
 std::vector<Count> losses(const ReadCounts& read, const shard::Ledger& ledger) {
   return {
       {"rejected", read.rejected},
+      {"read too late", read.gone},
       {"dropped when full", ledger.dropped_newest + ledger.sampled_out + ledger.evicted},
       {"refused when full", ledger.rejected_full + ledger.rejected_timeout},
       {"unrouted", ledger.unrouted},
@@ -146,7 +147,7 @@ nlohmann::ordered_json to_json(const Report& report) {
         {"bytes", report.read.bytes},
         {"blank", report.read.blank},
         {"rejected", report.read.rejected},
-        {"not_taken_in", report.read.unread}}},
+        {"not_taken_in", report.read.unread + report.read.gone}}},
       {"records_per_second", rate(report.read.records, report.took)},
       {"ledger", counts},
       {"balanced", ledger.balanced()},

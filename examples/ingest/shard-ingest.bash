@@ -7,6 +7,9 @@ _shard_ingest() {
     _get_comp_words_by_ref -n : cur prev
     current=$cur previous=$prev
   fi
+  # "--to=sq" comes as three words.
+  [[ $previous != = ]] || previous=${COMP_WORDS[COMP_CWORD - 2]}
+  [[ $current != = ]] || { previous=${COMP_WORDS[COMP_CWORD - 1]} current=; }
   case $previous in
     -t | --to)
       if [[ $current == sqlite:* || $current == jsonl:* ]]; then

@@ -1,9 +1,12 @@
 #include "sink.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <stdexcept>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -28,8 +31,13 @@ class StandardOutput final : public shard::Adapter {
     if (begun_ != 0 && owner_ != batch.shard()) {
       return Delivery::retry("standard output: another batch stands there in part");
     }
+    if (begun_ != 0 && first_ != batch.first_sequence()) {
+      is_broken_ = true;  // that one was given up, and its torn line cannot be taken back
+      return gone();
+    }
     if (begun_ == 0) {
       owner_ = batch.shard();
+      first_ = batch.first_sequence();
       text_.clear();
       for (const auto event : batch) text_.append(event.text()).push_back('\n');
     }
@@ -37,14 +45,15 @@ class StandardOutput final : public shard::Adapter {
       const auto wrote = ::write(STDOUT_FILENO, text_.data() + begun_, text_.size() - begun_);
       if (wrote >= 0) {
         begun_ += static_cast<std::size_t>(wrote);
-      } else if (errno == EPIPE) {
+      } else if (errno == EPIPE || errno == EBADF) {
         is_broken_ = true;
-        break;
-      } else if (errno != EINTR || context.stop.stop_requested()) {
+        return gone();
+      } else if (errno == EAGAIN) {
+        if (!wait_for_room(context)) return Delivery::retry("standard output: nobody reads it");
+      } else if (errno != EINTR) {
         return Delivery::retry("standard output: " + std::generic_category().message(errno));
       }
     }
-    if (is_broken_) return gone();
     begun_ = 0;
     return Delivery::delivered();
   }
@@ -53,12 +62,39 @@ class StandardOutput final : public shard::Adapter {
  private:
   static Delivery gone() { return Delivery::refuse("standard output: nobody reads it any more"); }
 
+  /// For a descriptor that does not block, which may be what the program got.
+  static bool wait_for_room(const DeliveryContext& context) {
+    constexpr int kSlice = 50;  // ms
+    while (!context.stop.stop_requested() && std::chrono::steady_clock::now() < context.deadline) {
+      pollfd watched{STDOUT_FILENO, POLLOUT, 0};
+      if (::poll(&watched, 1, kSlice) != 0) return true;
+    }
+    return false;
+  }
+
   std::mutex mutex_;
   std::string text_;       // guarded by mutex_, as what follows
   std::size_t begun_ = 0;  // of the text, already written: a retry goes on there
   shard::ShardId owner_{};
+  shard::Sequence first_{};
   bool is_broken_ = false;
 };
+
+/// Its messages name options as a program spells them.
+std::unique_ptr<shard::JsonlAdapter> make_jsonl(shard::JsonlOptions options) {
+  try {
+    return std::make_unique<shard::JsonlAdapter>(std::move(options));
+  } catch (const shard::ConfigError&) {
+    throw;
+  } catch (const std::exception& error) {
+    const std::string name = "JsonlExisting::";
+    std::string what = error.what();
+    for (std::size_t at = 0; (at = what.find(name, at)) != std::string::npos;) {
+      what.replace(at, name.size(), "--existing ");
+    }
+    throw std::runtime_error(what);
+  }
+}
 
 /// Tells the watch of what another adapter answers.
 class Watched final : public shard::Adapter {
@@ -107,6 +143,18 @@ std::string SinkWatch::why() const {
   return why_;
 }
 
+std::string sink_path(const Options& options) {
+  const std::string_view to = options.to;
+  for (const std::string_view scheme : {"sqlite:", "jsonl:"}) {
+    if (to.starts_with(scheme)) {
+      const auto path = to.substr(scheme.size());
+      // SQLite reads more than a path there.
+      return path.starts_with(':') || path.starts_with("file:") ? std::string() : std::string(path);
+    }
+  }
+  return {};
+}
+
 Sink make_sink(const Options& options, SinkWatch& watch) {
   Sink sink;
   const auto watched = [&](auto adapter) {
@@ -126,7 +174,7 @@ Sink make_sink(const Options& options, SinkWatch& watch) {
   } else if (to.starts_with("jsonl:")) {
     auto jsonl = options.jsonl;
     jsonl.path = rest("jsonl:");
-    auto adapter = std::make_unique<shard::JsonlAdapter>(std::move(jsonl));
+    auto adapter = make_jsonl(std::move(jsonl));
     sink.counts = [&jsonl = *adapter]() -> nlohmann::ordered_json {
       const auto counts = jsonl.counts();
       return {{"lines", counts.lines}, {"bytes", counts.bytes}, {"files", counts.files}};

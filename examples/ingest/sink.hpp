@@ -44,6 +44,9 @@ struct Sink {
   bool is_standard_output = false;
 };
 
+/// The file that `--to` names; empty if it names none.
+[[nodiscard]] std::string sink_path(const Options& options);
+
 /// \param options  as Options::finish() left them
 /// Throws shard::ConfigError for bad options of the sink, others for one that cannot be used.
 [[nodiscard]] Sink make_sink(const Options& options, SinkWatch& watch);

@@ -483,6 +483,22 @@ TEST_CASE("a file that is cut and written again is read from its start", "[inges
   }
 }
 
+TEST_CASE("what is still added to a file that was replaced is read, line by line", "[ingest]") {
+  const TemporaryFolder folder;
+  write_file(folder / "a", "one\nha");
+  auto limits = kFollow;
+  limits.looks = 2;
+  InputFile input(folder / "a", limits);
+  CHECK(texts(input) == Texts{"one"});
+  std::filesystem::rename(folder / "a", folder / "a.1");
+  write_file(folder / "a", "new\n");
+  CHECK(texts(input).empty());  // the first look
+  append_file(folder / "a.1", "lf\nlate\n");
+  CHECK(texts(input) == Texts{"half", "late"});
+  CHECK(texts(input).empty());  // looks that find nothing count anew
+  CHECK(texts(input) == Texts{"new"});
+}
+
 TEST_CASE("a file that is cut and begins with the same line is another source", "[ingest]") {
   const TemporaryFolder folder;
   write_file(folder / "a", "header\none\ntwo\n");

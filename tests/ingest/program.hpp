@@ -36,6 +36,7 @@ class Program {
     bool has_input = false;  ///< standard input is a pipe: see give(); else it is empty
     bool is_read = false;    ///< standard output is a pipe: see read_line(); else it is in Ended
     rlim_t file_size = RLIM_INFINITY;  ///< of the files that it writes
+    int closed = -1;                   ///< a descriptor that it does not get
   };
 
   explicit Program(std::vector<std::string> arguments) : Program(std::move(arguments), Setup{}) {}
@@ -64,6 +65,7 @@ class Program {
       ::dup2(input.get(), STDIN_FILENO);
       ::dup2(output.get(), STDOUT_FILENO);
       ::dup2(error_.get(), STDERR_FILENO);
+      if (setup.closed >= 0) ::close(setup.closed);
       ::execv(argv[0], argv.data());
       ::_exit(126);
     }

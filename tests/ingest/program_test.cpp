@@ -2,6 +2,7 @@
 
 #include <sqlite3.h>
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -273,6 +274,25 @@ TEST_CASE("a signal ends it gracefully: what was read is delivered", "[R-I1][R-I
   CHECK(report["ledger"]["delivered"] == 100);
 }
 
+TEST_CASE("a signal ends the wait for who writes into a FIFO") {
+  const TemporaryFolder folder;
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  write_file(folder / "in", numbered(1));
+  Program program({"--threads", "2", folder / "fifo", folder / "in"}, {.is_read = true});
+  REQUIRE(program.read_line());  // it is at work
+  program.signal(SIGTERM);
+  CHECK(program.wait().status == 128 + SIGTERM);
+}
+
+TEST_CASE("a closed standard input or output is an error") {
+  const auto without_input = run_program({"--to", "null:"}, {.closed = STDIN_FILENO});
+  CHECK(without_input.status == 1);
+  CHECK_THAT(without_input.error, Contains("standard input cannot be read"));
+  const auto without_output = run_program({FLIGHTS}, {.closed = STDOUT_FILENO});
+  CHECK(without_output.status == 3);
+  CHECK_THAT(without_output.error, Contains("Stopped: the sink failed: standard output"));
+}
+
 TEST_CASE("a signal while the sink is stuck ends it within the deadline, with the counts",
           "[R-I3]") {
   // Nobody reads standard output, so a batch stands in write() for ever.
@@ -373,7 +393,16 @@ TEST_CASE("whatever cannot be used is named, and the status says whose fault it 
       {{"--to", "jsonl:" + (folder / "no/x"), in}, 1, "No such file or directory"},
       {{"--to", "jsonl:" + (folder / "."), in}, 2, "must be the name of a file"},
       {{"--to", "jsonl:" + (folder / "sub"), in}, 1, "Is a directory"},
-      {{"--to", "jsonl:" + in, in}, 1, in},
+      {{"--to", "jsonl:" + (folder / "garbage"), in}, 1, "--existing append"},
+      {{"--to", "jsonl:" + in, in}, 2, "another file than an input"},
+      {{"--to", "null:", "--rejects", in, in}, 2, "another file than an input"},
+      {{"--to", "null:", "--report", folder / "./in", in}, 2, "another file than an input"},
+      {{"--to", "sqlite:" + (folder / "x.db"), "--report", folder / "x.db", in},
+       2,
+       "another file than to"},
+      {{"--to", "null:", "--report", folder / "x", "--rejects", folder / "./x", in},
+       2,
+       "another file than rejects"},
       {{"--to", "null:", "--rejects", folder / "no/x", in}, 1, "no/x cannot be written"},
       {{"--to", "null:", "--report", folder / "no/x", in}, 1, "no/x cannot be written"},
   };
@@ -386,6 +415,7 @@ TEST_CASE("whatever cannot be used is named, and the status says whose fault it 
     CHECK_THAT(ended.error, Contains(says));
     CHECK(ended.out.empty());
   }
+  CHECK(read_file(in) == numbered(3));
 }
 
 TEST_CASE("a database that may only be read is said to be so") {

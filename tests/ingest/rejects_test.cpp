@@ -35,7 +35,8 @@ std::vector<json> entries_of(const std::string& path) {
 
 TEST_CASE("a reject is a JSON line with its place, the reason and the record", "[ingest]") {
   const TemporaryFolder folder;
-  Rejects rejects(folder / "rejects");
+  Rejects rejects;
+  rejects.open(folder / "rejects");
   rejects.name(7, "a.ndjson");
   rejects.name(8, "b.ndjson");
   rejects.add(Place{7, 100, 17}, "no JSON", "{\"a\"");
@@ -61,7 +62,8 @@ TEST_CASE("a reject is a JSON line with its place, the reason and the record", "
 
 TEST_CASE("the members of a reject come in the order in which they are read", "[ingest]") {
   const TemporaryFolder folder;
-  Rejects rejects(folder / "rejects");
+  Rejects rejects;
+  rejects.open(folder / "rejects");
   rejects.name(1, "a");
   rejects.add(Place{1, 2, 3}, "why", "what");
   CHECK(rejects.close());
@@ -71,7 +73,8 @@ TEST_CASE("the members of a reject come in the order in which they are read", "[
 
 TEST_CASE("rejects are JSON lines whatever bytes the record has", "[ingest]") {
   const TemporaryFolder folder;
-  Rejects rejects(folder / "rejects");
+  Rejects rejects;
+  rejects.open(folder / "rejects");
   rejects.name(1, "bad \xff name");
   std::string all;
   for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
@@ -92,7 +95,8 @@ TEST_CASE("rejects are JSON lines whatever bytes the record has", "[ingest]") {
 TEST_CASE("the first rejects are kept to be shown, with or without a file", "[ingest]") {
   const TemporaryFolder folder;
   for (const auto& path : {""s, folder / "rejects"}) {
-    Rejects rejects(path);
+    Rejects rejects;
+    rejects.open(path);
     CHECK(rejects.first().empty());
     rejects.name(1, "a.ndjson");
     rejects.name(2, "-");
@@ -108,7 +112,8 @@ TEST_CASE("the first rejects are kept to be shown, with or without a file", "[in
 }
 
 TEST_CASE("a source has the name that it was given last", "[ingest]") {
-  Rejects rejects("");
+  Rejects rejects;
+  rejects.open("");
   rejects.name(1, "a");
   rejects.add(Place{1, 0, 1}, "x", "");
   rejects.name(1, "b");
@@ -119,22 +124,24 @@ TEST_CASE("a source has the name that it was given last", "[ingest]") {
 TEST_CASE("a file of rejects is begun anew", "[ingest]") {
   const TemporaryFolder folder;
   shard_test::write_file(folder / "rejects", "of an earlier run\n");
-  Rejects rejects(folder / "rejects");
+  Rejects rejects;
+  rejects.open(folder / "rejects");
   CHECK(rejects.close());
   CHECK(read_file(folder / "rejects").empty());
 }
 
 TEST_CASE("a file of rejects that cannot be written is an error at once", "[ingest]") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(Rejects(folder / "none/rejects"),
+  CHECK_THROWS_WITH(Rejects().open(folder / "none/rejects"),
                     (folder / "none/rejects") + " cannot be written: No such file or directory");
-  CHECK_THROWS_AS(Rejects(folder / ""), std::runtime_error);
+  CHECK_THROWS_AS(Rejects().open(folder / ""), std::runtime_error);
 }
 
 TEST_CASE("a disk that is full is noticed when the rejects are closed", "[ingest]") {
   for (const int entries : {1, 10'000}) {  // in the buffer, and long before
     CAPTURE(entries);
-    Rejects rejects("/dev/full");
+    Rejects rejects;
+    rejects.open("/dev/full");
     for (int i = 0; i < entries; ++i) rejects.add(std::nullopt, "why", "what");
     CHECK_FALSE(rejects.close());
   }
@@ -142,7 +149,8 @@ TEST_CASE("a disk that is full is noticed when the rejects are closed", "[ingest
 
 TEST_CASE("rejects of several threads do not mix", "[ingest]") {
   const TemporaryFolder folder;
-  Rejects rejects(folder / "rejects");
+  Rejects rejects;
+  rejects.open(folder / "rejects");
   constexpr int kEach = 500;
   std::vector<std::thread> threads;
   for (std::uint64_t source = 0; source < 4; ++source) {
