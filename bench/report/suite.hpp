@@ -39,8 +39,8 @@ inline bool same_state(double a, double b) {
 struct Row {
   std::string name;
   std::string role = "subject";
-  std::optional<double> median, min, max;                 ///< of the rounds
-  std::vector<std::pair<std::string, double>> quantiles;  ///< "p50" ... "max", of latencies
+  std::optional<double> median = {}, min = {}, max = {};       ///< of the rounds
+  std::vector<std::pair<std::string, double>> quantiles = {};  ///< "p50" ... "max", of latencies
 
   [[nodiscard]] std::optional<double> quantile(std::string_view name_of_it) const {
     for (const auto& [its_name, value] : quantiles) {
