@@ -56,7 +56,6 @@ line.stem { stroke: var(--rule); stroke-width: 2; } line.whisker { stroke: var(-
 .l.s2 { stroke-dasharray: 2 3; } .l.s3 { stroke-dasharray: 9 3 2 3; } .l.s4 { stroke-dasharray: 4 4; }
 .l.s5 { stroke-dasharray: 12 4; } .l.s6 { stroke-dasharray: 1 4; }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .35rem 0 .9rem; background: var(--c); }
-@media print { details > * { display: block; } }
 )css";
 
 inline std::size_t style_of(const std::string& role) {

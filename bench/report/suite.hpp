@@ -205,6 +205,9 @@ inline Case case_from_google(const std::string& program, const Json& json) {
 /// \throw BadInput  if it is not what bench_report --combine writes
 inline Suite suite_from(const Json& json) {
   try {
+    if (json.at("format") != 1) {
+      throw BadInput("a format that this program does not know");
+    }
     Suite result{.about = json.at("about"), .cases = {}};
     for (const auto& program : json.at("programs")) {
       const auto name = program.value("program", "?");

@@ -48,6 +48,7 @@ inline std::string to_html(const Table& table) {
   return table.note.empty() ? html : html + "<p class=\"note\">" + escape(table.note) + "</p>\n";
 }
 
+/// \param table  has rows
 inline std::string to_markdown(const Table& table) {
   const auto line = [](const std::vector<std::string>& cells) {
     std::string text = "|";
@@ -58,7 +59,7 @@ inline std::string to_markdown(const Table& table) {
   };
   std::string text = line(table.head) + "|";
   for (std::size_t i = 0; i < table.head.size(); ++i) {
-    text += i == 0 ? "---|" : "---:|";
+    text += i > 0 && is_figure(table.rows[0][i]) ? "---:|" : "---|";
   }
   text += "\n";
   for (const auto& row : table.rows) {

@@ -116,16 +116,21 @@ TEST_CASE("what only the older run has is named") {
 
 TEST_CASE("what is no result of the suite is refused with a reason") {
   CHECK_THROWS_AS(suite_from(Json::parse(R"([1, 2])")), BadInput);
-  CHECK_THROWS_AS(suite_from(Json::parse(R"({"about": {}})")), BadInput);
-  CHECK_THROWS_AS(suite_from(Json::parse(R"({"about": {}, "programs": [{"cases": [{}]}]})")),
+  CHECK_THROWS_AS(suite_from(Json::parse(R"({"format": 2, "about": {}, "programs": []})")),
                   BadInput);
-  CHECK_THROWS_AS(suite_from(Json::parse(R"({"about": {}, "programs": [1]})")), BadInput);
+  CHECK_THROWS_AS(suite_from(Json::parse(R"({"format": 1, "about": {}})")), BadInput);
+  CHECK_THROWS_AS(
+      suite_from(Json::parse(R"({"format": 1, "about": {}, "programs": [{"cases": [{}]}]})")),
+      BadInput);
+  CHECK_THROWS_AS(suite_from(Json::parse(R"({"format": 1, "about": {}, "programs": [1]})")),
+                  BadInput);
   CHECK_THROWS_AS(read_suite("/does/not/exist.json"), BadInput);
 }
 
 TEST_CASE(
     "Google Benchmark's repetitions become the rounds of a row, its aggregates are left alone") {
-  const auto suite = suite_from(Json::parse(R"({"about": {}, "programs": [{"program": "bench_micro",
+  const auto suite =
+      suite_from(Json::parse(R"({"format": 1, "about": {}, "programs": [{"program": "bench_micro",
     "google_benchmark": {"context": {"line_transfer_ns": "41.5"}, "benchmarks": [
       {"name": "a/1", "run_name": "a/1", "run_type": "iteration", "real_time": 3, "time_unit": "us"},
       {"name": "a/1", "run_name": "a/1", "run_type": "iteration", "real_time": 1, "time_unit": "us"},
