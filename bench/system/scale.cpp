@@ -238,47 +238,38 @@ double bytes_of_each(Make make) {
   return (bytes[1] - bytes[0]) / static_cast<double>(kMany - 1);
 }
 
-void memory(const Settings& settings) {
-  const auto deliver = [](const shard::Batch&) { return shard::Delivery::delivered(); };
-  const auto managers = [](shard::ManagerOptions options) {
-    return [options](std::size_t shards) mutable {
-      options.shards = shards;
-      return std::make_unique<shard::Manager>(options);
-    };
-  };
-  const shard::ManagerOptions small{.ring_capacity = 256,
-                                    .ring_bytes = std::size_t{16} << 10U,
-                                    .max_payload = 1'024,
-                                    .inline_max = 1'024};
+/// \param room  the rings of the manager's shards
+void memory(const Settings& settings, const std::string& title, const shard::ManagerOptions& room) {
   std::vector<Subject> subjects;
   std::vector<Role> roles;
   const auto add = [&](const char* name, Role role, auto make) {
     subjects.push_back({.name = name, .measure = {}, .rounds = {bytes_of_each(make)}});
     roles.push_back(role);
   };
-  add("shard/manager, 16,384 records and 1 MiB", Role::subject, managers({}));
-  add("shard/pipeline, 16,384 records and 1 MiB", Role::subject, [&](std::size_t shards) {
-    return std::make_unique<shard::Pipeline>(waiting_pipeline(shards), deliver);
-  });
-  add("boost_ring+spin_lock, 16,384 of 64 bytes", Role::peer, [](std::size_t shards) {
-    return std::make_unique<LockedRings<SpinLock>>(shards, 16'384, 1);
-  });
-  add("shard/manager, 256 records and 16 KiB", Role::subject, managers(small));
-  add("shard/pipeline, 256 records and 16 KiB", Role::subject, [&](std::size_t shards) {
-    auto options = waiting_pipeline(shards);
-    options.manager = small;
+  auto options = waiting_pipeline(1);
+  options.manager = room;
+  add("shard/manager", Role::subject, [&](std::size_t shards) {
     options.manager.shards = shards;
-    return std::make_unique<shard::Pipeline>(options, deliver);
+    return std::make_unique<shard::Manager>(options.manager);
   });
-  add("boost_ring+spin_lock, 256 of 64 bytes", Role::peer,
-      [](std::size_t shards) { return std::make_unique<LockedRings<SpinLock>>(shards, 256, 1); });
-  const std::string title = "scale: memory of a shard";
+  add("shard/pipeline", Role::subject, [&](std::size_t shards) {
+    options.manager.shards = shards;
+    return std::make_unique<shard::Pipeline>(
+        options, [](const shard::Batch&) { return shard::Delivery::delivered(); });
+  });
+  // Each of its records has the place for 64 bytes inside.
+  add("boost_ring+spin_lock", Role::peer, [&](std::size_t shards) {
+    return std::make_unique<LockedRings<SpinLock>>(shards, room.ring_capacity, 1);
+  });
   std::printf("\n%s\n%-44s %12s\n", title.c_str(), "bytes allocated at construction", "per shard");
   for (const auto& subject : subjects) {
     std::printf("%-44s %12.0f\n", subject.name.c_str(), subject.median());
   }
-  settings.results->add(
-      case_of(title, subjects, roles, {}, {{"payload", kPayload}}, "bytes per shard"));
+  settings.results->add(case_of(title, subjects, roles, {},
+                                {{"payload", kPayload},
+                                 {"ring_capacity", room.ring_capacity},
+                                 {"ring_bytes", room.ring_bytes}},
+                                "bytes per shard"));
 }
 
 }  // namespace
@@ -293,7 +284,12 @@ void scale(const Settings& settings) {
   }
   backlog(settings, 0, "scale: in and out, ring nearly empty", payloads);
   backlog(settings, Backlog::kCapacity / 2, "scale: in and out, ring half full", payloads);
-  memory(settings);
+  memory(settings, "scale: memory of a shard, 16,384 records and 1 MiB", {});
+  memory(settings, "scale: memory of a shard, 256 records and 16 KiB",
+         {.ring_capacity = 256,
+          .ring_bytes = std::size_t{16} << 10U,
+          .max_payload = 1'024,
+          .inline_max = 1'024});
 }
 
 }  // namespace bench::system
