@@ -126,7 +126,13 @@ inline Comparison compare(const Suite& before, const Suite& after) {
   for (const auto& one : before.cases) {
     const auto found = known.find(one.key());
     if (found == known.end()) {
-      result.gone.push_back(one.program + ": " + one.title);
+      const bool has_program =
+          std::any_of(after.cases.begin(), after.cases.end(),
+                      [&](const Case& other) { return other.program == one.program; });
+      auto name = has_program ? one.program + ": " + one.title : one.program;
+      if (result.gone.empty() || result.gone.back() != name) {
+        result.gone.push_back(std::move(name));
+      }
       continue;
     }
     const auto& other = *found->second;
