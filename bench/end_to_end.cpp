@@ -1,20 +1,20 @@
 // From ingest to the callback that gets the batches, 64-byte payloads: hash (or the producer's own
 // place), route over 4 instances, stamp, copy, bounded; nothing is lost, producers wait while a
 // queue is full; one thread consumes. Subjects and peers in turn.
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
-#include <memory>
-#include <string>
 #include <utility>
-#include <vector>
 
-#include "shard/pipeline.hpp"
 #include "support/flow.hpp"
+#include "support/flow_case.hpp"
+#include "support/pipeline_flow.hpp"
 #include "support/results.hpp"
 
 namespace {
 
+using bench::FlowCase;
 using bench::Load;
 using bench::QueueFlow;
 using bench::Role;
@@ -25,127 +25,11 @@ constexpr std::size_t kShards = 4;
 constexpr std::size_t kCapacity = 16'384;
 constexpr std::size_t kDistinct = 8'192;  ///< payloads, handed in over and over
 
-class ShardFlow final : public bench::Flow {
- public:
-  explicit ShardFlow(const Load& load)
-      : load_(load), pipeline_(options(load), [this](const shard::Batch& batch) {
-          sink.take(batch, [](const shard::Event& event) { return event.payload; });
-          return shard::Delivery::delivered();
-        }) {
-    for (std::size_t i = 0; i < load.producers; ++i) {
-      producers_.push_back(pipeline_.producer());
-    }
-  }
-
-  void produce(std::size_t producer) override {
-    if (load_.own_place) {
-      hand_in_to(producers_[producer]);
-    } else {
-      hand_in_to(pipeline_);
-    }
-  }
-
-  /// Else the last events would wait for company, which is the pipeline's business but not that of
-  /// this benchmark.
-  void flush() override {
-    if (!pipeline_.flush(std::chrono::seconds{10})) {
-      std::fprintf(stderr, "the pipeline could not be flushed\n");
-      std::_Exit(EXIT_FAILURE);
-    }
-  }
-
- private:
-  static shard::PipelineOptions options(const Load& load) {
-    shard::PipelineOptions options;
-    options.manager.shards = load.shards;
-    options.manager.ring_capacity = kCapacity;
-    options.manager.backpressure = shard::Backpressure::block(std::chrono::seconds{10});
-    options.workers = 1;
-    return options;
-  }
-
-  template <class Target>
-  void hand_in_to(Target& target) {
-    std::uint64_t accepted = 0;
-    load_.hand_in(
-        [&](shard::Bytes payload) {
-          accepted += target.ingest(payload) == shard::Outcome::accepted ? 1U : 0U;
-        },
-        [&](std::span<const shard::Bytes> payloads) { accepted += target.ingest_batch(payloads); });
-    if (accepted != load_.events() / load_.producers) {
-      std::fprintf(stderr, "the pipeline refused events\n");
-      std::_Exit(EXIT_FAILURE);
-    }
-  }
-
-  const Load load_;
-  shard::Pipeline pipeline_;
-  std::vector<shard::Producer> producers_;
-};
-
-/// How long the consumer of a paced peer rests when it found little, as the pipeline's workers do;
-/// that of a peer looks into the queues as often as it can. Chosen from short runs with 5, 20 and 50 us, each a
-/// program of its own, so not a careful comparison: 20 and 50 us were close.
-constexpr auto kRest = std::chrono::microseconds{20};
-
-/// The flows of one case, and the threads that produce for them.
-class Case {
- public:
-  explicit Case(const Load& load) : load_(load), team_(load.producers) {}
-
-  template <class AnyFlow, class... Args>
-  void add(const std::string& name, Role role, const Args&... args) {
-    flows_.push_back(std::make_unique<AnyFlow>(load_, args...));
-    const auto measure = [this, name, &flow = *flows_.back()] {
-      return bench::run_flow(name, flow, team_, load_);
-    };
-    subjects_.push_back({name, measure});
-    roles_.push_back(role);
-  }
-
-  /// A queue with a consumer that polls and with one that rests.
-  template <class Queue>
-  void add_peer(const std::string& name, std::size_t instances, std::size_t capacity) {
-    add<QueueFlow<Queue>>(name + "/polls", Role::peer, instances, capacity);
-    add<QueueFlow<Queue>>(name + "/rests", Role::paced_peer, instances, capacity, kRest);
-  }
-
-  void run(bench::Results& results, const std::string& title, int rounds) {
-    const auto transfers = bench::measure_rounds(subjects_, rounds);
-    bench::print_rounds(
-        subjects_, {{"/polling", fastest(Role::peer)}, {"/resting", fastest(Role::paced_peer)}},
-        transfers);
-    results.add(bench::case_of(title, subjects_, roles_, transfers,
-                               {{"producers", load_.producers},
-                                {"shards", load_.shards},
-                                {"payload", kPayload},
-                                {"batch", load_.batch},
-                                {"own_place", load_.own_place}}));
-  }
-
- private:
-  [[nodiscard]] const bench::Subject* fastest(Role role) const {
-    const bench::Subject* best = nullptr;
-    for (std::size_t i = 0; i < subjects_.size(); ++i) {
-      if (roles_[i] == role && (best == nullptr || subjects_[i].median() < best->median())) {
-        best = &subjects_[i];
-      }
-    }
-    return best;
-  }
-
-  Load load_;
-  bench::Team team_;
-  std::vector<std::unique_ptr<bench::Flow>> flows_;
-  std::vector<bench::Subject> subjects_;
-  std::vector<Role> roles_;  ///< of the subjects
-};
-
 /// Blocks of 256, as its documentation has it for few producers and many events; 32, the default,
 /// is mostly slower. Four queues, and one for all, which is how it is meant to be used: each
 /// producer has a part of its own in it. The shard then travels with the event.
 template <std::size_t kProducers>
-void add_moodycamel([[maybe_unused]] Case& rows) {
+void add_moodycamel([[maybe_unused]] FlowCase& rows) {
 #if BENCH_HAS_MOODYCAMEL
   constexpr std::size_t kPart = kCapacity / kProducers;
   rows.add_peer<bench::MoodycamelQueues<256, kPart>>("moodycamel/4_queues", kShards, kCapacity);
@@ -156,8 +40,11 @@ void add_moodycamel([[maybe_unused]] Case& rows) {
 
 void run_case(bench::Results& results, const char* title, const Load& load, int rounds) {
   using bench::LockedRings;
-  Case rows(load);
-  rows.add<ShardFlow>(load.own_place ? "shard/producer_handle" : "shard", Role::subject);
+  FlowCase rows(load);
+  auto options = bench::waiting_pipeline(load.shards);
+  options.manager.ring_capacity = kCapacity;
+  rows.add<bench::PipelineFlow<>>(load.own_place ? "shard/producer_handle" : "shard", Role::subject,
+                                  options);
   rows.add_peer<LockedRings<bench::YieldingSpinLock>>("boost_ring+spin_lock", kShards, kCapacity);
   rows.add_peer<LockedRings<std::mutex>>("boost_ring+std_mutex", kShards, kCapacity);
   if (load.producers == 1) {
@@ -177,10 +64,14 @@ void run_case(bench::Results& results, const char* title, const Load& load, int 
     using Unlocked = LockedRings<bench::NoLock>;
     rows.add<QueueFlow<Unlocked>>("floor: boost_ring/polls", Role::floor, kShards, kCapacity);
     rows.add<QueueFlow<Unlocked>>("floor: boost_ring/rests", Role::floor, kShards, kCapacity,
-                                  kRest);
+                                  bench::kRest);
   }
-  std::printf("\n%s\n", title);
-  rows.run(results, title, rounds);
+  rows.run(results, title, rounds,
+           {{"producers", load.producers},
+            {"shards", load.shards},
+            {"payload", kPayload},
+            {"batch", load.batch},
+            {"own_place", load.own_place}});
 }
 
 }  // namespace
