@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "shard/jsonl.hpp"
 #include "shard/pipeline.hpp"
@@ -22,7 +23,9 @@ bool delivers(std::unique_ptr<shard::Adapter> adapter) {
 
 int main() {
   shard::SqliteOptions sqlite;
-  sqlite.database = ":memory:";
+  sqlite.database =
+      "sinks.db";  // in memory nothing could be made durable, so close() would not be complete
+  std::remove("sinks.db");
   shard::JsonlOptions jsonl;
   jsonl.path = "/dev/null";
   return delivers(std::make_unique<shard::SqliteAdapter>(sqlite)) &&
