@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -112,7 +113,7 @@ class Run {
     const int status = report();
     if (!is_over_ || close_report_.abandoned_threads != 0) {
       std::cout.flush();
-      ::_exit(status);  // whoever did not come back refers to what would be destroyed here
+      std::_Exit(status);  // whoever did not come back refers to what would be destroyed here
     }
     return status;
   }
@@ -233,7 +234,7 @@ class Run {
     const auto ledger = pipeline_.ledger();
     terminal_.say_at_last("ended at once: " + grouped(ledger.delivered) + " delivered, " +
                           grouped(ledger.queued + ledger.batched) + " accepted and not delivered");
-    ::_exit(kLost);
+    std::_Exit(kLost);
   }
 
   int report() {

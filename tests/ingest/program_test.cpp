@@ -314,6 +314,7 @@ TEST_CASE("a second signal ends it at once and says what is left") {
   program.signal(SIGINT);
   program.signal(SIGTERM);
   const auto ended = program.wait(false);  // nothing gets out of it meanwhile
+  INFO(ended.error);
   CHECK(ended.status == 3);
   CHECK_THAT(ended.error, Contains("ended at once") && Contains("accepted and not delivered"));
 }
