@@ -86,6 +86,18 @@ std::string numbered(std::size_t count, std::size_t first = 0) {
   return text;
 }
 
+/// Starts the program 20 times, and kills it at a random moment within the first `most` microseconds. That is the moment of
+/// a fault; nothing is waited for, and whatever was done by then, the test has to hold.
+void kill_often(const std::vector<std::string>& arguments, std::uint32_t seed, std::uint32_t most) {
+  std::mt19937 random(seed);
+  for (int i = 0; i < 20; ++i) {
+    Program program(arguments);
+    ::usleep(static_cast<useconds_t>(random() % most));
+    program.signal(SIGKILL);
+    program.wait();
+  }
+}
+
 nlohmann::json report_of(const std::string& path) { return nlohmann::json::parse(read_file(path)); }
 
 /// Every record is in one count, and the status says what they say.
@@ -495,15 +507,8 @@ TEST_CASE("killed at any moment and run again, every record is in the database o
   write_file(input, numbered(kRecords));
   const auto seed = Catch::rngSeed() != 0 ? Catch::rngSeed() : std::random_device{}();
   CAPTURE(seed);
-  std::mt19937 random(seed);
   const std::vector<std::string> arguments{"--to", "sqlite:" + database, "--key", "/k", input};
-  for (int i = 0; i < 20; ++i) {
-    Program program(arguments);
-    // Not to wait for anything: the moment of the fault.
-    ::usleep(static_cast<useconds_t>(random() % 300'000));
-    program.signal(SIGKILL);
-    program.wait();
-  }
+  kill_often(arguments, seed, 300'000);
   const auto ended = run_program(arguments);
   INFO(ended.out << ended.error);
   REQUIRE(ended.status == 0);
@@ -523,15 +528,9 @@ TEST_CASE("killed at any moment, no line is torn", "[R-I2]") {
   write_file(input, numbered(kRecords));
   const auto seed = Catch::rngSeed() != 0 ? Catch::rngSeed() : std::random_device{}();
   CAPTURE(seed);
-  std::mt19937 random(seed);
   const std::vector<std::string> arguments{"--to", "jsonl:" + output, "--existing", "append",
                                            input};
-  for (int i = 0; i < 20; ++i) {
-    Program program(arguments);
-    ::usleep(static_cast<useconds_t>(random() % 60'000));
-    program.signal(SIGKILL);
-    program.wait();
-  }
+  kill_often(arguments, seed, 60'000);
   const auto ended = run_program(arguments);
   INFO(ended.out << ended.error);
   REQUIRE(ended.status == 0);
