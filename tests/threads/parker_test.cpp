@@ -29,6 +29,7 @@ struct PortablePlatform {
   using Atomic = std::atomic<T>;
   using Word = PortableParker::Word;
   static void relax() noexcept { SystemPlatform::relax(); }
+  static constexpr int kSpins = 64;
   static void park(const Word& word, std::uint32_t expected) noexcept {
     PortableParker::park(word, expected);
   }

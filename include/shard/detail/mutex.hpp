@@ -58,10 +58,9 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
  private:
   static constexpr std::uint32_t kFree = 0;
   static constexpr std::uint32_t kHeld = 1;
-  static constexpr int kSpins = 64;  // about the length of a push, so that most waits end here
 
   SHARD_NOINLINE void lock_contended() noexcept {
-    for (int spin = 0; spin < kSpins; ++spin) {
+    for (int spin = 0; spin < Platform::kSpins; ++spin) {
       // The load is only a hint, which keeps the line shared while the lock is held; try_lock() decides.
       if (word_.load(std::memory_order_relaxed) == kFree &&
           word_.exchange(kHeld, std::memory_order_acquire) == kFree) {  // [mutex.word]

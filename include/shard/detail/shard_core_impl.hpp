@@ -253,6 +253,7 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group_unanno
       const LockGuard consumer(pop_);
       evict_for(room.cost, evicted, result.news);
     }
+    arena_.prefetch_after(room.place);
     records[built++] = store(item, room, now);
     copied += room.place.held;
     outcomes[at] = Outcome::accepted;
@@ -315,19 +316,16 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
   const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out),
                                static_cast<std::size_t>(before_fence)});
 
+  EventBatchAccess::Appender appender(out, id_, head_.load(std::memory_order_relaxed));
   // Blocks that lie one after the other are copied as one run; there are two when the circle wraps.
-  struct Run {
-    std::uint32_t begin = 0;
-    std::uint32_t end = 0;
-  };
-  std::array<Run, kEventsPerHold> runs;
-  std::size_t run_count = 0;
+  std::uint32_t run_begin = 0;
+  std::uint32_t run_end = 0;
   std::size_t room_used = 0;
   std::uint64_t cost = 0;
   for (; hold.events < limit; ++hold.events) {
     const auto& record = records[hold.events];
     const auto block = record.block();
-    if (hold.payload_bytes + record.size() > max_bytes && !(first && hold.events == 0)) {
+    if (appender.payload_bytes() + record.size() > max_bytes && !(first && hold.events == 0)) {
       break;
     }
     if (room_used + block > room_bytes) {
@@ -337,30 +335,22 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out
     if (room_used > kBytesPerHold) {
       break;
     }
-    if (run_count == 0 || runs[run_count - 1].end != record.offset()) {
-      runs[run_count++] = {record.offset(), record.offset()};
+    if (record.offset() != run_end) {
+      appender.run(arena_.at(run_begin), run_end - run_begin);
+      run_begin = run_end = record.offset();
     }
-    runs[run_count - 1].end += block;
+    run_end += block;
     room_used += block;
     cost += record.cost();
-    hold.payload_bytes += record.size();
+    appender.event(record, block);
   }
+  hold.payload_bytes = appender.payload_bytes();
   hold.more = leftover || hold.events < records.size() || records.size() == kEventsPerHold;
   if (hold.events == 0) {
     return hold;
   }
-
-  auto sequence = head_.load(std::memory_order_relaxed);  // written under pop_, which is held
-  std::size_t next = 0;
-  for (std::size_t run = 0; run < run_count; ++run) {
-    const auto [begin, end] = runs[run];
-    const auto start = EventBatchAccess::append_run(out, arena_.at(begin), end - begin);
-    for (auto at = begin; next < hold.events && records[next].offset() == at; ++next) {
-      const auto& record = records[next];
-      EventBatchAccess::append_event(out, record, id_.value, sequence++, start + (at - begin));
-      at += record.block();
-    }
-  }
+  appender.run(arena_.at(run_begin), run_end - run_begin);
+  appender.commit();
   stage_begin_ += static_cast<std::uint32_t>(hold.events);
   add(count, hold.events);
   release_records(hold.events, cost);
