@@ -21,7 +21,9 @@ class SHARD_EXPORT TimeSource {
   TimeSource& operator=(const TimeSource&) = delete;
   virtual ~TimeSource();
 
-  /// Nanoseconds from any fixed origin. May stand still or step back; timestamps do not.
+  /// Nanoseconds from any fixed origin. May stand still or step back; timestamps do not. What is due at a time (a batch
+  /// after its max_delay, a retry, a decision to scale) is due when it is that time again, so it waits for as long as the
+  /// source has stepped back; flush(), close() and a full batch do not.
   [[nodiscard]] virtual std::uint64_t nanoseconds() const noexcept = 0;
 };
 

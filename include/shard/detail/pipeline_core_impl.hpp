@@ -770,7 +770,8 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
                     std::all_of(slots_.begin(), slots_.end(), [](const auto& slot) {
                       return slot->closed.load(std::memory_order_acquire);
                     });
-  report.took = clock().now().since_epoch() - began.since_epoch();
+  const auto ended = std::max(clock().now(), began);  // a host's clock may have stepped back
+  report.took = ended.since_epoch() - began.since_epoch();
 }
 
 // ---------------------------------------------------------------------------------- what is known
