@@ -328,6 +328,27 @@ TEST_CASE("close without any time delivers nothing and reports everything", "[R-
   CHECK(test.sink.closes == 1);
 }
 
+TEST_CASE(
+    "a clock that steps back holds up neither flush nor close, and none takes less than no time",
+    "[R-B1][R-H1][R-I1]") {
+  Hosted test(hosted_options());
+  test.advance(hours{2});
+  test.push(3);
+  test.clock.set(0);
+  CHECK(test.pipeline->lag() == nanoseconds{0});
+  CHECK(test.pipeline->run_once() == 0);  // they wait for company, by the time at which they came
+  CHECK(test.pipeline->flush(milliseconds{1}).status == FlushStatus::flushed);
+  test.push(8);
+  CHECK(test.pipeline->run_once() == 8);  // a full batch waits for nothing
+  test.advance(hours{1});
+  test.push(5);
+  test.sink.on_close = [&] { test.clock.set(0); };
+  const auto report = test.pipeline->close(milliseconds{1});
+  CHECK(report.complete);
+  CHECK(report.took == nanoseconds{0});
+  CHECK(test.sink.texts() == numbered(0, 16));
+}
+
 TEST_CASE("a negative time is none") {
   Hosted test(hosted_options());
   test.push(1);

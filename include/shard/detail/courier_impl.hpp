@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -13,6 +14,11 @@ namespace shard::detail {
 
 /// How soon to look again at a shard where another thread was in the way, or when there is no memory.
 inline constexpr std::chrono::nanoseconds kLookAgain = std::chrono::microseconds{50};
+
+/// Stops at the last number there is: one that began again would make a batch forget its backoff and max_elapsed.
+[[nodiscard]] constexpr std::uint32_t next_attempt(std::uint32_t attempt) noexcept {
+  return attempt + (attempt != std::numeric_limits<std::uint32_t>::max() ? 1U : 0U);
+}
 
 template <class Platform>
 typename Courier<Platform>::Pass Courier<Platform>::run(AnyLane& lane, AnyAgent& agent,
@@ -241,9 +247,10 @@ std::optional<Delivery> Courier<Platform>::attempt(AnyLane& lane, AnyAgent& agen
     return std::nullopt;
   }
   const auto started = clock_.now();
-  if (lane.attempt++ == 0) {
+  if (lane.attempt == 0) {
     lane.first_tried = started;
   }
+  lane.attempt = next_attempt(lane.attempt);
   monitor.note_attempt(lane.attempt > 1);
   agent.attempt_since.store(started.nanoseconds + 1, std::memory_order_relaxed);  // a statistic
   std::optional<Delivery> answer;
@@ -363,7 +370,7 @@ template <class Platform>
 bool Courier<Platform>::fail(AnyLane& lane, AnyAgent& agent, const Reason& reason, Timestamp now,
                              Pass& pass) noexcept {
   const auto& retry = options_.retry;
-  const auto wait = backoff_before(lane.attempt + 1, retry, agent.next_random());
+  const auto wait = backoff_before(next_attempt(lane.attempt), retry, agent.next_random());
   const auto due = now.after(wait);
   if (retry.max_attempts != 0 && lane.attempt >= retry.max_attempts) {
     return bury(lane, agent, lane.size, {DeadLetterCause::attempts_exhausted, lane.attempt, reason},

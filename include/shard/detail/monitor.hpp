@@ -1,10 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -15,6 +17,8 @@
 #include "shard/pipeline_report.hpp"
 
 namespace shard::detail {
+
+struct PipelineTestAccess;  // tests look inside
 
 /// What is counted of deliveries beyond the ledger, how they go, and which notices are due.
 ///
@@ -44,7 +48,8 @@ class Monitor {
     last_success_.store(now.nanoseconds + 1, std::memory_order_relaxed);
   }
   [[nodiscard]] std::uint32_t consecutive_failures() const noexcept {
-    return consecutive_.load(std::memory_order_relaxed);
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(
+        consecutive_.load(std::memory_order_relaxed), std::numeric_limits<std::uint32_t>::max()));
   }
 
   /// May there be a notice of this kind now? How many were left out since the last one; nothing: not yet.
@@ -80,12 +85,15 @@ class Monitor {
   AtomicLatencyHistogram latency;  ///< of all shards that ever were
 
  private:
+  friend struct PipelineTestAccess;
+
   const std::chrono::nanoseconds interval_;
   std::atomic<std::uint64_t> batches_{0};
   std::atomic<std::uint64_t> attempts_{0};
   std::atomic<std::uint64_t> retries_{0};
   std::atomic<std::uint64_t> failures_{0};
-  std::atomic<std::uint32_t> consecutive_{0};
+  std::atomic<std::uint64_t> consecutive_{
+      0};  ///< wider than what is told, so that it is never 0 again by itself
   std::atomic<std::uint64_t> last_success_{0};  ///< ns + 1; 0: never
   mutable BasicMutex<Platform> mutex_;
   Reason last_error_ SHARD_GUARDED_BY(mutex_);

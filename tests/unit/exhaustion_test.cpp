@@ -1,0 +1,85 @@
+// What the numbers of a pipeline do at their end: none of them begins again.
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdint>
+#include <limits>
+
+#include "shard/detail/pipeline_core_impl.hpp"
+#include "support/pipeline.hpp"
+
+namespace shard::detail {
+
+struct PipelineTestAccess {
+  static void set_attempt(Pipeline& pipeline, ShardId shard, std::uint32_t attempt) {
+    auto& core = *pipeline.core_;
+    Lane<SystemPlatform>::of(*core.core_->find(shard)).attempt = attempt;
+  }
+  static void set_consecutive_failures(Pipeline& pipeline, std::uint64_t failures) {
+    pipeline.core_->courier_.monitor.consecutive_ = failures;
+  }
+};
+
+}  // namespace shard::detail
+
+namespace {
+
+using shard::Delivery;
+using shard::HealthState;
+using shard::ShardId;
+using shard::detail::PipelineTestAccess;
+using shard_test::Hosted;
+using shard_test::hosted_options;
+using std::chrono::milliseconds;
+
+constexpr auto kLast = std::numeric_limits<std::uint32_t>::max();
+
+}  // namespace
+
+TEST_CASE("a batch that was tried 2^32 times is neither new nor without a wait", "[R-G2][R-G3]") {
+  auto options = hosted_options();
+  options.retry.max_backoff = milliseconds{400};
+  Hosted test(options);
+  test.sink.always(Delivery::retry("down"));
+  test.push(8);
+  test.run();
+  PipelineTestAccess::set_attempt(*test.pipeline, ShardId{0}, kLast - 1);
+  for (int i = 0; i < 4; ++i) {
+    test.advance(milliseconds{400});
+    test.run();
+    CHECK(test.sink.batches.back().attempt == kLast);
+    CHECK(test.pipeline->next_due() == test.now().after(milliseconds{400}));
+  }
+  CHECK(test.sink.batches.size() == 5);
+  CHECK(test.pipeline->stats().retries == 4);
+  CHECK(test.ledger().batched == 8);
+}
+
+TEST_CASE("a batch that was tried 2^32 times still ends after max_elapsed", "[R-G2][R-G4]") {
+  auto options = hosted_options();
+  options.retry.initial_backoff = options.retry.max_backoff = milliseconds{1};
+  options.retry.max_elapsed = milliseconds{3};
+  Hosted test(options);
+  test.sink.always(Delivery::retry("down"));
+  test.push(8);
+  test.run();
+  PipelineTestAccess::set_attempt(*test.pipeline, ShardId{0}, kLast);
+  for (int i = 0; i < 4; ++i) {
+    test.advance(milliseconds{1});
+    test.run();
+  }
+  REQUIRE(test.sink.letters.size() == 1);
+  CHECK(test.sink.letters[0].why.cause == shard::DeadLetterCause::time_exhausted);
+  CHECK(test.sink.letters[0].why.attempts == kLast);
+  CHECK(test.ledger().dead_lettered == 8);
+}
+
+TEST_CASE("2^32 failures in a row are no health", "[R-C4]") {
+  Hosted test(hosted_options());
+  test.sink.always(Delivery::retry("down"));
+  PipelineTestAccess::set_consecutive_failures(*test.pipeline, kLast);
+  test.push(8);
+  test.run();
+  CHECK(test.pipeline->health().state == HealthState::retrying);
+  CHECK(test.pipeline->health().consecutive_failures == kLast);
+}
