@@ -152,7 +152,7 @@ class Finder:
         elif kind == K.CXX_BOOL_LITERAL_EXPR:
             self.add(node, function, "false" if text == "true" else "true")
         elif kind == K.UNARY_OPERATOR and text.startswith("!"):
-            self.add(node, function, f"({text[1:]})")
+            self.add(node, function, f"!!({text[1:]})")  # a bool, as `!x` is: a conditional would convert
         elif kind == K.UNARY_OPERATOR and text[:2] in ("++", "--") and parent.kind != K.FOR_STMT:
             self.add(node, function, ("--" if text[:2] == "++" else "++") + text[2:])
         elif kind == K.CALL_EXPR and (called := re.match(r"std::(min|max)\b", text)):
