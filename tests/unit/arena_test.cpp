@@ -60,6 +60,15 @@ TEST_CASE("exactly the whole budget can be in use, and not a byte more", "[R-A10
   CHECK_FALSE(arena.fits(2));
 }
 
+TEST_CASE("a limit makes the budget smaller, until it is lifted", "[R-A10]") {
+  Arena arena(4096);
+  arena.limit(64);
+  CHECK(arena.fits(64));
+  CHECK_FALSE(arena.fits(65));
+  arena.limit(arena.size());
+  CHECK(arena.fits(4096));
+}
+
 TEST_CASE("what lies elsewhere counts against the budget without taking room", "[R-A10]") {
   Arena arena(4096);
   const auto place = arena.place(8);

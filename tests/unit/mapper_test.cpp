@@ -110,6 +110,16 @@ TEST_CASE("a decision says how many it can give and why not more", "[R-E7][R-E3]
   CHECK(decision.limit == ScalingError::at_max);
 }
 
+TEST_CASE("a request for exactly what there is room for is granted without a limit",
+          "[R-E3][R-E7]") {
+  ScalingPolicy policy;
+  policy.min_shards = 2;
+  policy.max_shards = 5;
+  const Mapper mapper(policy);
+  CHECK(mapper.grant_add(2, {.active = 2, .provisioning = 1}, at(0s), false) == Grant{.count = 2});
+  CHECK(mapper.grant_remove(2, {.active = 4}, at(0s), false) == Grant{.count = 2});
+}
+
 TEST_CASE("shards that are being provisioned count as help on its way", "[R-E3]") {
   Mapper mapper({});
   auto shards = fleet(4, full);
@@ -227,6 +237,66 @@ TEST_CASE("what was needed once at this load is not taken away again", "[R-E18]"
   CHECK(decision.count == 4);  // two can do 1300
 }
 
+TEST_CASE("as many shards are removed as were too many all the time", "[R-E9]") {
+  Mapper mapper({});
+  after(mapper, fleet(4, full), 0s, 5s);  // one can do 1000, of which 700 are asked of it
+  std::vector<ShardMetrics> shards;
+  for (std::uint32_t id = 0; id < 6; ++id) shards.push_back(idle(id, 1300.0 / 6));
+  after(mapper, shards, 6s, 10s);  // rates are smoothed
+  mapper.note_change(at(16s));
+  after(mapper, shards, 16s, 5s);  // four are too many
+  for (auto& shard : shards) shard.events_per_second = shard.drained_per_second = 2500.0 / 6;
+  const auto decision = after(mapper, shards, 21100ms, 5s);  // two are
+  CHECK(decision.kind == ScalingKind::scale_down);
+  CHECK(decision.count == 2);
+}
+
+TEST_CASE("no shard is removed whose events would not fit well into the others", "[R-E9]") {
+  const auto kind = [](double first, double second) {
+    Mapper mapper({});
+    std::vector<ShardMetrics> shards{busy(0), busy(1), idle(2)};
+    shards[0].fill_events = first;
+    shards[1].fill_events = second;
+    return after(mapper, shards, 0s, 1min).kind;
+  };
+  CHECK(kind(0.4, 0.25) == ScalingKind::scale_down);  // half of the threshold of two shards: 0.7
+  CHECK(kind(0.4, 0.35) == ScalingKind::none);
+  CHECK(kind(0.6, 0.6) == ScalingKind::none);
+}
+
+TEST_CASE("no shard is removed while one is being provisioned", "[R-E9]") {
+  Mapper mapper({});
+  auto shards = fleet(4, idle_one);
+  shards.push_back({.id = ShardId{4}, .state = ShardState::provisioning});
+  CHECK(after(mapper, shards, 0s, 1min).kind == ScalingKind::none);
+}
+
+TEST_CASE("what a shard can do is learnt at once, and then over ten windows", "[R-E12]") {
+  ScalingPolicy policy;
+  policy.metrics_window = 200ms;
+  Mapper mapper(policy);
+  auto shards = fleet(4, full);
+  after(mapper, shards, 0s, 0s);
+  CHECK(mapper.capacity() == Approx(1000));
+  for (auto& shard : shards) shard.drained_per_second = 2000;
+  after(mapper, shards, 200ms, 0s);
+  CHECK(mapper.capacity() == Approx(1000 + 1000 * (1 - std::exp(-0.1))));
+}
+
+TEST_CASE("a shard that does more than was thought possible raises what it can do", "[R-E12]") {
+  const double unit = GENERATE(1.0, 1e-4);  // rates below one per second are rates, too
+  CAPTURE(unit);
+  Mapper mapper({});
+  auto shards = fleet(1, full);
+  shards[0].events_per_second = shards[0].drained_per_second = 1000 * unit;
+  CHECK(after(mapper, shards, 0s, 5s).reason == ScalingReason::overloaded);
+  CHECK(mapper.capacity() == Approx(1000 * unit));
+  after(mapper, {idle(0, 3000 * unit)}, 5s, 1min);
+  CHECK(mapper.capacity() == Approx(3000 * unit));
+  after(mapper, {idle(0, 10 * unit)}, 66s, 1min);
+  CHECK(mapper.capacity() == Approx(3000 * unit));  // idleness tells nothing
+}
+
 TEST_CASE("fresh shards are left out of decisions", "[R-E10]") {
   Mapper mapper({});
   auto shards = fleet(2, full);
@@ -256,8 +326,10 @@ TEST_CASE("a dead or saturated sink adds no shards", "[R-E20]") {
   CHECK(reason({.workers = 2, .busy_workers = 2}) == ScalingReason::sink_saturated);
   CHECK(reason({.workers = 2, .consecutive_failures = 1}) == ScalingReason::sink_saturated);
   CHECK(reason({.workers = 2, .busy_workers = 1}) == ScalingReason::overloaded);
-  CHECK(reason({}) == ScalingReason::overloaded);      // a host that pops
-  shards[0].delivering = shards[1].delivering = true;  // one of them waits to be retried
+  CHECK(reason({}) == ScalingReason::overloaded);  // a host that pops
+  shards[0].delivering = true;
+  CHECK(reason({.workers = 2, .busy_workers = 1}) == ScalingReason::overloaded);  // one is free
+  shards[1].delivering = true;  // one of them waits to be retried
   CHECK(reason({.workers = 2, .busy_workers = 1}) == ScalingReason::sink_saturated);
   for (auto& shard : shards) shard.drained_per_second = 0;
   CHECK(reason({}) == ScalingReason::sink_saturated);  // a host that does not pop any more
@@ -293,6 +365,12 @@ TEST_CASE("contention alone adds shards, and can be switched off", "[R-E13]") {
   policy.push_latency_threshold = 0ns;
   mapper = Mapper(policy);
   CHECK(after(mapper, shards, 0s, 1s).kind == ScalingKind::none);
+  CHECK(mapper.weight_of(shards[0]) == 1);
+  policy.push_latency_threshold = 1ns;  // the least that is not off
+  mapper = Mapper(policy);
+  for (auto& shard : shards) shard.push_latency = 1ns;
+  CHECK(after(mapper, shards, 0s, 1s).kind == ScalingKind::scale_up);
+  CHECK(mapper.weight_of(shards[0]) == Approx(1 - (1 - Mapper::kLeastWeight) / 2));
 }
 
 TEST_CASE("slow flushes add shards where events pile up, not where the sink keeps up", "[R-E14]") {
@@ -423,6 +501,19 @@ TEST_CASE("hot slots move from the longest wait to the shortest, once it has las
   CHECK(mapper.rebalance(shards, kSink, at(1300ms)));
 }
 
+TEST_CASE("after hot slots have moved, the next move has to last as long", "[R-E18]") {
+  ScalingPolicy policy;
+  policy.cooldown = 0s;
+  Mapper mapper(policy);
+  const std::vector<ShardMetrics> shards{full(0), idle(1)};
+  static_cast<void>(mapper.rebalance(shards, kSink, at(0s)));
+  CHECK(mapper.rebalance(shards, kSink, at(300ms)));
+  mapper.note_rebalance(at(300ms));
+  CHECK_FALSE(mapper.rebalance(shards, kSink, at(400ms)));
+  CHECK_FALSE(mapper.rebalance(shards, kSink, at(600ms)));
+  CHECK(mapper.rebalance(shards, kSink, at(700ms)));
+}
+
 TEST_CASE("no slots move where that would not help", "[R-E20][R-E10]") {
   const auto advised = [](const std::vector<ShardMetrics>& shards, const SinkState& sink = kSink) {
     Mapper mapper({});
@@ -432,6 +523,13 @@ TEST_CASE("no slots move where that would not help", "[R-E20][R-E10]") {
   std::vector<ShardMetrics> shards{full(0), idle(1)};
   CHECK(advised(shards));
   CHECK_FALSE(advised({full(0), busy(1)}));  // nobody is cold
+  auto other = busy(1);
+  other.events_per_second = 500;
+  CHECK_FALSE(advised({full(0), other}));  // half of the threshold is no longer cold
+  other.fill_events = 0.3;
+  CHECK(advised({full(0), other}));  // 0.4 s to wait there, less than half of 0.9
+  other.queued = 450;
+  CHECK_FALSE(advised({full(0), other}));
   CHECK_FALSE(advised({busy(0), idle(1)}));  // nobody is hot
   CHECK_FALSE(advised(shards, {.workers = 1, .busy_workers = 1}));
   CHECK_FALSE(advised(shards, {.workers = 9, .consecutive_failures = 1}));
