@@ -151,7 +151,7 @@ class Finder:
             self.add(node, function, f"{text} + 1")
         elif kind == K.CXX_BOOL_LITERAL_EXPR:
             self.add(node, function, "false" if text == "true" else "true")
-        elif kind == K.UNARY_OPERATOR and text.startswith("!"):
+        elif kind == K.UNARY_OPERATOR and text.startswith("!") and not text.startswith("!="):
             self.add(node, function, f"!!({text[1:]})")  # a bool, as `!x` is: a conditional would convert
         elif kind == K.UNARY_OPERATOR and text[:2] in ("++", "--") and parent.kind != K.FOR_STMT:
             self.add(node, function, ("--" if text[:2] == "++" else "++") + text[2:])

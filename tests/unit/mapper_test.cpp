@@ -238,15 +238,19 @@ TEST_CASE("what was needed once at this load is not taken away again", "[R-E18]"
 }
 
 TEST_CASE("as many shards are removed as were too many all the time", "[R-E9]") {
+  // One can do 1000, of which 700 are asked of it: of six, four are too many for 1300, and two for 2500.
+  const double first = GENERATE(1300.0, 2500.0);
+  const double second = 1300 + 2500 - first;
+  CAPTURE(first, second);
   Mapper mapper({});
-  after(mapper, fleet(4, full), 0s, 5s);  // one can do 1000, of which 700 are asked of it
+  after(mapper, fleet(4, full), 0s, 5s);
   std::vector<ShardMetrics> shards;
-  for (std::uint32_t id = 0; id < 6; ++id) shards.push_back(idle(id, 1300.0 / 6));
+  for (std::uint32_t id = 0; id < 6; ++id) shards.push_back(idle(id, first / 6));
   after(mapper, shards, 6s, 10s);  // rates are smoothed
   mapper.note_change(at(16s));
-  after(mapper, shards, 16s, 5s);  // four are too many
-  for (auto& shard : shards) shard.events_per_second = shard.drained_per_second = 2500.0 / 6;
-  const auto decision = after(mapper, shards, 21100ms, 5s);  // two are
+  after(mapper, shards, 16s, 5s);
+  for (auto& shard : shards) shard.events_per_second = shard.drained_per_second = second / 6;
+  const auto decision = after(mapper, shards, 21100ms, 5s);
   CHECK(decision.kind == ScalingKind::scale_down);
   CHECK(decision.count == 2);
 }
@@ -259,9 +263,36 @@ TEST_CASE("no shard is removed whose events would not fit well into the others",
     shards[1].fill_events = second;
     return after(mapper, shards, 0s, 1min).kind;
   };
-  CHECK(kind(0.4, 0.25) == ScalingKind::scale_down);  // half of the threshold of two shards: 0.7
+  CHECK(kind(0.4, 0.3) == ScalingKind::scale_down);  // half of the threshold of two shards
   CHECK(kind(0.4, 0.35) == ScalingKind::none);
   CHECK(kind(0.6, 0.6) == ScalingKind::none);
+}
+
+TEST_CASE("a shard is idle below the threshold, not at it", "[R-E9]") {
+  Mapper mapper({});
+  auto shards = fleet(4, idle_one);
+  for (auto& shard : shards) shard.fill_events = mapper.policy().underutilised_threshold;
+  CHECK(after(mapper, shards, 0s, 1min).kind == ScalingKind::none);
+  shards[1].fill_events = 0.09;
+  CHECK(after(mapper, shards, 61s, 1min).shards == std::vector{ShardId{1}});
+}
+
+TEST_CASE("rates that are negative or infinite count as none", "[R-D5]") {
+  const double rate = GENERATE(-1e9, std::numeric_limits<double>::infinity());
+  CAPTURE(rate);
+  Mapper mapper({});
+  auto shards = fleet(4, full);
+  shards[0].events_per_second = shards[0].drained_per_second = rate;
+  CHECK(after(mapper, shards, 0s, 1s).reason == ScalingReason::overloaded);
+  CHECK(mapper.capacity() == Approx(750));
+}
+
+TEST_CASE("a new policy starts the delays anew", "[R-E19]") {
+  Mapper mapper({});
+  after(mapper, fleet(4, full), 0s, 200ms);
+  mapper.set_policy({});
+  CHECK(after(mapper, fleet(4, full), 300ms, 200ms).reason == ScalingReason::waiting);
+  CHECK(after(mapper, fleet(4, full), 600ms, 0s).kind == ScalingKind::scale_up);
 }
 
 TEST_CASE("no shard is removed while one is being provisioned", "[R-E9]") {
@@ -275,11 +306,13 @@ TEST_CASE("what a shard can do is learnt at once, and then over ten windows", "[
   ScalingPolicy policy;
   policy.metrics_window = 200ms;
   Mapper mapper(policy);
+  after(mapper, fleet(4, idle_one), 0s, 0s);
+  CHECK(mapper.capacity() == 0);
   auto shards = fleet(4, full);
-  after(mapper, shards, 0s, 0s);
+  after(mapper, shards, 200ms, 0s);
   CHECK(mapper.capacity() == Approx(1000));
   for (auto& shard : shards) shard.drained_per_second = 2000;
-  after(mapper, shards, 200ms, 0s);
+  after(mapper, shards, 400ms, 0s);
   CHECK(mapper.capacity() == Approx(1000 + 1000 * (1 - std::exp(-0.1))));
 }
 
@@ -514,6 +547,17 @@ TEST_CASE("after hot slots have moved, the next move has to last as long", "[R-E
   CHECK(mapper.rebalance(shards, kSink, at(700ms)));
 }
 
+TEST_CASE("a change of the shards starts the delay of hot slots anew", "[R-E18]") {
+  ScalingPolicy policy;
+  policy.cooldown = 0s;
+  Mapper mapper(policy);
+  const std::vector<ShardMetrics> shards{full(0), idle(1)};
+  static_cast<void>(mapper.rebalance(shards, kSink, at(0s)));
+  mapper.note_change(at(100ms));
+  CHECK_FALSE(mapper.rebalance(shards, kSink, at(300ms)));
+  CHECK(mapper.rebalance(shards, kSink, at(600ms)));
+}
+
 TEST_CASE("no slots move where that would not help", "[R-E20][R-E10]") {
   const auto advised = [](const std::vector<ShardMetrics>& shards, const SinkState& sink = kSink) {
     Mapper mapper({});
@@ -526,6 +570,8 @@ TEST_CASE("no slots move where that would not help", "[R-E20][R-E10]") {
   auto other = busy(1);
   other.events_per_second = 500;
   CHECK_FALSE(advised({full(0), other}));  // half of the threshold is no longer cold
+  other.fill_events = 0.35;
+  CHECK_FALSE(advised({full(0), other}));
   other.fill_events = 0.3;
   CHECK(advised({full(0), other}));  // 0.4 s to wait there, less than half of 0.9
   other.queued = 450;
