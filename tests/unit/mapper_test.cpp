@@ -180,6 +180,16 @@ TEST_CASE("force skips the cooldown and never the budget", "[R-E8][R-E3]") {
   CHECK(mapper.grant_add(1, {.active = 4}, at(1s), false) == Grant{.count = 1});
 }
 
+TEST_CASE("without shards there is room for all of the budget, and none to remove", "[R-E3]") {
+  const Mapper mapper({});
+  const auto budget = mapper.policy().max_shards;
+  CHECK(mapper.grant_add(budget, {}, at(0s), false) == Grant{.count = budget});
+  CHECK(mapper.grant_add(budget + 1, {}, at(0s), false) ==
+        Grant{.count = budget, .limit = ScalingError::at_max});
+  CHECK(mapper.grant_remove(1, {}, at(0s), false) ==
+        Grant{.count = 0, .limit = ScalingError::at_min});
+}
+
 TEST_CASE("a request for no shards is granted and changes nothing", "[R-E15]") {
   Mapper mapper({});
   mapper.note_change(at(0s));

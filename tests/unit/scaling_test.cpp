@@ -67,6 +67,46 @@ TEST_CASE("the default policy and the presets are valid and differ", "[R-J1]") {
         ScalingPolicy::conservative().fill_threshold);
 }
 
+TEST_CASE("one preset grows early and in large steps, the other late and one by one", "[R-J1]") {
+  const ScalingPolicy standard;
+  const auto early = ScalingPolicy::high_throughput();
+  CHECK(early.max_shards > standard.max_shards);
+  CHECK(early.fill_threshold < standard.fill_threshold);
+  CHECK(early.push_latency_threshold < standard.push_latency_threshold);
+  CHECK(early.underutilised_threshold < standard.underutilised_threshold);
+  CHECK(early.cooldown < standard.cooldown);
+  CHECK(early.scale_up_delay < standard.scale_up_delay);
+  CHECK(early.scale_down_delay > standard.scale_down_delay);
+  CHECK(early.warm_up < standard.warm_up);
+  CHECK(early.max_step > standard.max_step);
+
+  const auto late = ScalingPolicy::conservative();
+  CHECK(late.max_shards == 8);
+  CHECK(late.fill_threshold > standard.fill_threshold);
+  CHECK(late.push_latency_threshold > standard.push_latency_threshold);
+  CHECK(late.flush_latency_threshold > standard.flush_latency_threshold);
+  CHECK(late.cooldown > standard.cooldown);
+  CHECK(late.scale_up_delay > standard.scale_up_delay);
+  CHECK(late.scale_down_delay > standard.scale_down_delay);
+  CHECK(late.warm_up > standard.warm_up);
+  CHECK(late.max_step == 1);
+}
+
+TEST_CASE("metrics in which nothing is set are those of a shard that does nothing", "[R-E12]") {
+  const shard::ShardMetrics nothing;
+  CHECK(nothing.state == shard::ShardState::active);
+  CHECK(nothing.fill() == 0);
+  CHECK(nothing.queued == 0);
+  CHECK(nothing.events_per_second == 0);
+  CHECK(nothing.drained_per_second == 0);
+  CHECK(nothing.push_latency.count() == 0);
+  CHECK(nothing.flush_latency.count() == 0);
+  CHECK(nothing.queue_age.count() == 0);
+  CHECK(nothing.in_state_for.count() == 0);
+  CHECK_FALSE(nothing.delivering);
+  CHECK(nothing.slot_share == 0);
+}
+
 TEST_CASE("the default contention threshold is far above the cost of an idle push", "[R-E13]") {
   CHECK(ScalingPolicy{}.push_latency_threshold >= std::chrono::microseconds{1});
 }
