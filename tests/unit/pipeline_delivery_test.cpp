@@ -505,6 +505,22 @@ TEST_CASE("progress gives what is left of a batch its attempts anew") {
   test.check_ledger(7, 1, 0);
 }
 
+TEST_CASE("progress gives what is left of a batch its time anew", "[R-G2]") {
+  auto options = hosted_options();
+  options.retry.max_elapsed = milliseconds{300};
+  Eight test(options);
+  test.sink.answer(Delivery::retry("busy"));               // at 0 ms
+  test.sink.answer(Delivery::delivered(4, "broken off"));  // at 100 ms
+  test.sink.answer(Delivery::retry("busy"));               // at 200 ms; again at 400 ms
+  test.run();
+  for (const auto wait : {100, 100, 200}) {
+    test.advance(milliseconds{wait});
+    test.run();
+  }
+  CHECK(test.sink.batches.size() == 4);
+  test.check_ledger(8, 0, 0);
+}
+
 TEST_CASE("while one shard waits to be retried the others go on", "[R-G1]") {
   Hosted test(hosted_options(2));
   auto& manager = test.pipeline->manager();
