@@ -1,6 +1,7 @@
 #include "shard/batcher.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -117,7 +118,7 @@ std::size_t AdaptiveBatcher::target(Timestamp now) const noexcept {
   if (wanted >= static_cast<double>(options_.max_events)) {
     return options_.max_events;
   }
-  return std::clamp(static_cast<std::size_t>(wanted + 0.5), options_.min_events,
+  return std::clamp(static_cast<std::size_t>(std::llround(wanted)), options_.min_events,
                     options_.max_events);
 }
 

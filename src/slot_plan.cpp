@@ -149,6 +149,7 @@ struct Account {
 /// what nobody may have goes to all in proportion to `most`.
 void set_targets(std::vector<Account>& accounts, double slots) {
   std::vector<Account*> order;
+  order.reserve(accounts.size());
   for (auto& account : accounts) order.push_back(&account);
   // From the one that would reach its bound last. Then those that do reach it are at the end, and
   // what is left for the others is in proportion to their weights.
@@ -156,6 +157,7 @@ void set_targets(std::vector<Account>& accounts, double slots) {
     return (a->most - 1) * b->weight > (b->most - 1) * a->weight;
   });
   std::vector<double> weights;  // of this one and all before it
+  weights.reserve(order.size());
   double sum = 0;
   for (const auto* account : order) weights.push_back(sum += account->weight);
 

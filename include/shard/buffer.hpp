@@ -24,7 +24,8 @@ class Buffer {
   Buffer() noexcept = default;
   Buffer(Buffer&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
   Buffer& operator=(Buffer&& other) noexcept {
-    Buffer(std::move(other)).swap(*this);
+    Buffer taken(std::move(other));
+    swap(taken);
     return *this;
   }
   ~Buffer() { destroy(node_); }
@@ -63,9 +64,9 @@ class Buffer {
   explicit Buffer(Node* node) noexcept : node_(node) {}
 
   template <class Container>
-  static Buffer hold(Container&& container) {
+  static Buffer hold(Container container) {
     struct Holder : Node {
-      explicit Holder(Container&& from) : Node{}, content(std::move(from)) {}
+      explicit Holder(Container from) : Node{}, content(std::move(from)) {}
       Container content;
     };
     auto* holder = new Holder(std::move(container));

@@ -69,33 +69,33 @@ class Delivery {
   [[nodiscard]] static Delivery delivered() noexcept { return Delivery(Kind::delivered); }
   /// \param prefix  how many of the first events were delivered; all of them is delivered(), none is retry()
   /// \param reason  why the rest was not: then it waits as after retry(). Without one it is tried again at once.
-  [[nodiscard]] static Delivery delivered(std::size_t prefix, Reason reason = {}) noexcept {
+  [[nodiscard]] static Delivery delivered(std::size_t prefix, const Reason& reason = {}) noexcept {
     Delivery delivery(Kind::delivered_prefix, reason);
     delivery.count_ = prefix;
     return delivery;
   }
   [[nodiscard]] static Delivery delivered_except(std::span<const std::size_t> indices,
-                                                 Reason reason) {
+                                                 const Reason& reason) {
     return Delivery(Kind::delivered_except, indices, reason);
   }
   [[nodiscard]] static Delivery delivered_except(std::initializer_list<std::size_t> indices,
-                                                 Reason reason) {
+                                                 const Reason& reason) {
     return delivered_except(std::span(indices.begin(), indices.size()), reason);
   }
-  [[nodiscard]] static Delivery retry(Reason reason) noexcept {
+  [[nodiscard]] static Delivery retry(const Reason& reason) noexcept {
     return Delivery(Kind::retry, reason);
   }
-  [[nodiscard]] static Delivery refuse(Reason reason) noexcept {
+  [[nodiscard]] static Delivery refuse(const Reason& reason) noexcept {
     return Delivery(Kind::refuse, reason);
   }
   /// No index at all refuses nothing and delivers nothing, so that is retry().
-  [[nodiscard]] static Delivery refuse(std::span<const std::size_t> indices, Reason reason) {
+  [[nodiscard]] static Delivery refuse(std::span<const std::size_t> indices, const Reason& reason) {
     return Delivery(Kind::refuse_some, indices, reason);
   }
-  [[nodiscard]] static Delivery refuse(std::initializer_list<std::size_t> indices, Reason reason) {
+  [[nodiscard]] static Delivery refuse(std::initializer_list<std::size_t> indices, const Reason& reason) {
     return refuse(std::span(indices.begin(), indices.size()), reason);
   }
-  [[nodiscard]] static Delivery unknown(Reason reason) noexcept {
+  [[nodiscard]] static Delivery unknown(const Reason& reason) noexcept {
     return Delivery(Kind::unknown, reason);
   }
 
@@ -106,8 +106,8 @@ class Delivery {
   [[nodiscard]] const Reason& reason() const noexcept { return reason_; }
 
  private:
-  explicit Delivery(Kind kind, Reason reason = {}) noexcept : kind_(kind), reason_(reason) {}
-  Delivery(Kind kind, std::span<const std::size_t> indices, Reason reason)
+  explicit Delivery(Kind kind, const Reason& reason = {}) noexcept : kind_(kind), reason_(reason) {}
+  Delivery(Kind kind, std::span<const std::size_t> indices, const Reason& reason)
       : kind_(kind), indices_(indices.begin(), indices.end()), reason_(reason) {
     std::sort(indices_.begin(), indices_.end());
     indices_.erase(std::unique(indices_.begin(), indices_.end()), indices_.end());

@@ -30,7 +30,8 @@ class EventBatch {
   EventBatch() noexcept = default;
   EventBatch(EventBatch&& other) noexcept { swap(other); }
   EventBatch& operator=(EventBatch&& other) noexcept {
-    EventBatch(std::move(other)).swap(*this);
+    EventBatch taken(std::move(other));
+    swap(taken);
     return *this;
   }
   ~EventBatch() { clear(); }

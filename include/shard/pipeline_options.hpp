@@ -37,9 +37,9 @@ enum class DeadLetterCause : std::uint8_t {
 [[nodiscard]] SHARD_EXPORT std::string_view to_string(DeadLetterCause cause) noexcept;
 
 struct DeadLetter {
-  DeadLetterCause cause;
-  std::uint32_t attempts;  ///< how often they were tried
-  Reason reason;           ///< the adapter's last
+  DeadLetterCause cause{};
+  std::uint32_t attempts = 0;  ///< how often they were tried
+  Reason reason;               ///< the adapter's last
 };
 
 /// Gets what finally failed; they are counted as dead_lettered whatever it does. Called by a worker, at once for different
@@ -66,10 +66,10 @@ enum class ScalingMode : std::uint8_t {
 
 /// Something that an operator may want to know.
 struct Notice {
-  NoticeKind kind;
+  NoticeKind kind{};
   std::optional<ShardId> shard;  ///< nothing where it concerns the whole pipeline
-  std::uint64_t events;          ///< how many it concerns, or shards for scaled_*
-  std::uint64_t suppressed;      ///< notices of this kind that were left out since the last one
+  std::uint64_t events = 0;      ///< how many it concerns, or shards for scaled_*
+  std::uint64_t suppressed = 0;  ///< notices of this kind that were left out since the last one
   Reason reason;
 };
 

@@ -75,7 +75,7 @@ class ReadyQueue {
 
   /// The node has something to do. No lock of a shard is held.
   void announce(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
-    Wake wake;
+    auto wake = Wake::nobody;
     {
       const LockGuard lock(mutex_);
       const auto before = place(node);
@@ -95,7 +95,7 @@ class ReadyQueue {
 
   /// A shard may have got past a position that others wait for.
   void moved() noexcept SHARD_EXCLUDES(mutex_) {
-    Wake wake;
+    auto wake = Wake::nobody;
     {
       const LockGuard lock(mutex_);
       note_move();
@@ -110,7 +110,7 @@ class ReadyQueue {
   };
   /// Claims the first node that is ready.
   [[nodiscard]] Claim claim(Timestamp now) noexcept SHARD_EXCLUDES(mutex_) {
-    Wake wake;
+    auto wake = Wake::nobody;
     ReadyNode* node = nullptr;
     {
       const LockGuard lock(mutex_);

@@ -26,7 +26,7 @@ class Record {
   }
 
   Record() = default;
-  Record(const Record& other) noexcept
+  Record(const Record& other) noexcept  // NOLINT(modernize-use-equals-default): see above
       : timestamp_(other.timestamp_), place_(other.place_), shape_(other.shape_) {}
   Record& operator=(const Record& other) noexcept = default;
   ~Record() = default;

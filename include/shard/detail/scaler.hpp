@@ -50,7 +50,7 @@ class Scaler {
   /// A shard at the end of a window: what the next one is compared with.
   struct Sample {
     ShardId id;
-    ShardState state;
+    ShardState state{};
     Timestamp since;  ///< in that state
     typename Core::PushCosts costs;
     std::uint64_t drained = 0;

@@ -140,8 +140,8 @@ class ShardCore {
   [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_if_room(std::uint64_t version, const Item& item,
                                                          std::uint32_t slot, Timestamp now) noexcept
       SHARD_EXCLUDES(producer_, pop_) {
-    Verdict verdict;
-    Measured measured;
+    auto verdict = Verdict::accepted;
+    auto measured = Measured::no;
     {
       const LockGuard lock(producer_);
       if (version < min_version_) [[unlikely]] {
@@ -445,7 +445,7 @@ class ShardCore {
   /// The slots of the last sampled pushes; kNoSlot where there is none. Each stands for kSampleEvery events.
   static constexpr std::size_t kSlotSamples = 64;
   [[nodiscard]] std::array<std::uint16_t, kSlotSamples> sampled_slots() const noexcept {
-    std::array<std::uint16_t, kSlotSamples> slots;
+    std::array<std::uint16_t, kSlotSamples> slots{};
     for (std::size_t i = 0; i < slots.size(); ++i) {
       slots[i] =
           sampled_slots_[i].load(std::memory_order_relaxed);  // a statistic: any mixture will do

@@ -56,8 +56,7 @@ class SnapshotCell {
   /// \param first     not null. T has a member `version`, not 0, which grows with each value.
   /// \param in_child  not null: what a forked child reads
   SnapshotCell(std::shared_ptr<const T> first, std::shared_ptr<const T> in_child)
-      : instance_(next_snapshot_instance()),
-        version_(*new (page_.memory()) Version(first->version)),
+      : version_(*new (page_.memory()) Version(first->version)),
         in_child_(std::move(in_child)),
         current_(std::move(first)) {}
   explicit SnapshotCell(const std::shared_ptr<const T>& first) : SnapshotCell(first, first) {}
@@ -128,7 +127,7 @@ class SnapshotCell {
  private:
   using Version = typename Platform::template Atomic<std::uint64_t>;
 
-  const std::uint64_t instance_;
+  const std::uint64_t instance_ = next_snapshot_instance();
   const WipedOnFork page_;
   Version& version_;  ///< in the page
   const std::shared_ptr<const T> in_child_;
