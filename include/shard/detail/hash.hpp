@@ -26,7 +26,7 @@ class SHARD_EXPORT Hasher {
 
  private:
   std::uint64_t seed_;
-  alignas(64) std::array<std::byte, 192> secret_;  // XXH3_SECRET_DEFAULT_SIZE
+  alignas(64) std::array<std::byte, 192> secret_{};  // XXH3_SECRET_DEFAULT_SIZE
 };
 
 /// A number that an outsider cannot guess, for the seed of a manager that was given none.
