@@ -5,6 +5,11 @@
 // must show, and with the report of close() exactly one end for every event that was accepted. Memory is bounded: of a
 // shard only what is in its batch is kept, since nothing before that may ever come again.
 
+#include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -49,6 +54,7 @@ struct Settings {
   std::uint64_t runs = 10'000;  // of flush-random
   std::uint64_t seed = std::random_device{}();
   std::string only;  // this case; all of them if empty
+  double soak = 0;   // minutes; if not 0, nothing else is run
 };
 
 std::uint64_t mix(std::uint64_t value) {  // splitmix64, by Sebastiano Vigna; public domain
@@ -102,7 +108,8 @@ enum class Fate : std::uint8_t { open, delivered, dead, unknown };
 /// What adapters were given and what they made of it.
 class Books {
  public:
-  explicit Books(Violations& violations) : violations_(violations), shards_(kShardIds) {}
+  explicit Books(Violations& violations, std::size_t shard_ids = kShardIds)
+      : violations_(violations), shards_(shard_ids) {}
 
   void look(const Batch& batch) {
     auto& at = shards_[batch.shard().value];
@@ -156,6 +163,12 @@ class Books {
       fate = Fate::dead;
     }
   }
+  /// The shard is no more. Nothing of it may come again, so that what is noted of its events can be given back.
+  void gone(shard::ShardId shard) {
+    auto& at = shards_[shard.value];
+    at.settle_before(at.base + at.fates.size(), violations_);
+    at.fates.shrink_to_fit();
+  }
   /// Everything below is said to be terminal.
   void flushed(shard::ShardId shard, std::uint64_t sequences) {
     auto& to = shards_[shard.value].flushed_to;
@@ -198,7 +211,7 @@ class Books {
       return counts;
     };
     Ledger all;
-    for (std::uint32_t id = 0; id < kShardIds; ++id) all += count(id);
+    for (std::uint32_t id = 0; id < shards_.size(); ++id) all += count(id);
     for (const auto& of : report.shards) {
       compare(count(of.shard.value), of.ledger, report.complete);
       violations_.check(
@@ -658,6 +671,220 @@ void run_flushes(std::uint64_t seed, Violations& violations, Totals& totals) {
   totals.ledger += report.ledger;
 }
 
+// ---------------------------------------------------------------------------------- for long
+
+/// What the process has in memory, in bytes; 0 where the system does not tell.
+std::uint64_t resident() {
+  unsigned long long pages = 0;
+  if (auto* const file = std::fopen("/proc/self/statm", "r"); file != nullptr) {
+    if (std::fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    std::fclose(file);
+  }
+  return pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+/// Whether memory is flat: after the warm-up it grows by at most 5 % or 4 MB, whichever is larger.
+class Memory {
+ public:
+  explicit Memory(Time warm) : warm_(warm) {}
+  void sample(Violations& violations) {
+    last_ = resident();
+    if (now() < warm_) return;
+    if (base_ == 0) base_ = min_ = last_;
+    min_ = std::min(min_, last_);
+    max_ = std::max(max_, last_);
+    if (last_ > base_ + std::max(base_ / 20, kMegabyte * 4) && !grown_) {
+      grown_ = true;
+      violations.equal(last_, base_, "resident memory has grown");
+    }
+  }
+  static double megabytes(std::uint64_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(kMegabyte);
+  }
+  [[nodiscard]] double last() const { return megabytes(last_); }
+  [[nodiscard]] double base() const { return megabytes(base_); }
+  [[nodiscard]] double min() const { return megabytes(min_); }
+  [[nodiscard]] double max() const { return megabytes(max_); }
+
+ private:
+  static constexpr std::uint64_t kMegabyte = 1'000'000;
+  const Time warm_;
+  std::uint64_t last_ = 0;
+  std::uint64_t base_ = 0;  // at the end of the warm-up
+  std::uint64_t min_ = 0;   // since then
+  std::uint64_t max_ = 0;
+  bool grown_ = false;
+};
+
+/// Adds and drains shards of a pipeline.
+class Churn {
+ public:
+  Churn(shard::Pipeline& pipeline, Books& books, std::uint64_t seed, std::size_t shard_ids)
+      : pipeline_(pipeline), books_(books), random_(seed), shard_ids_(shard_ids) {
+    known_ = pipeline_.manager().shard_ids();
+    added_ = known_.size();
+  }
+  void step() {
+    if (random_() % 2 == 0) {
+      if (added_ + 2 > shard_ids_) return;
+      const auto added = pipeline_.scale_up(1 + random_() % 2).added.size();
+      added_ += added;
+      changes_ += added;
+    } else {
+      changes_ += pipeline_.scale_down(1).draining.size();
+    }
+    pipeline_.manager().finalize_draining();
+    pipeline_.manager().remove_stopped_shards();
+    auto ids = pipeline_.manager().shard_ids();
+    for (const auto id : known_) {
+      if (std::find(ids.begin(), ids.end(), id) == ids.end()) books_.gone(id);
+    }
+    known_ = std::move(ids);
+  }
+  [[nodiscard]] std::uint64_t changes() const { return changes_; }
+  [[nodiscard]] std::size_t shards() const { return known_.size(); }
+
+ private:
+  shard::Pipeline& pipeline_;
+  Books& books_;
+  std::mt19937_64 random_;
+  const std::size_t shard_ids_;
+  std::vector<shard::ShardId> known_;
+  std::uint64_t added_ = 0;
+  std::uint64_t changes_ = 0;
+};
+
+/// Has the allocator give back what is freed: else a thread keeps for itself what another could use, and the shards that
+/// come and go spread over ever more of it, up to some multiple of what is in use.
+void give_memory_back() {
+#if defined(__GLIBC__)
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_THRESHOLD, 64 << 10);  // given, it stays; else it grows with what is freed
+#endif
+}
+
+/// One pipeline for so many minutes. Its adapter fails in another way every second, and is down for one in six.
+std::uint64_t run_soak(double minutes, std::uint64_t seed) {
+  constexpr milliseconds kStep{20};
+  give_memory_back();
+  const auto n = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
+  const auto duration = std::chrono::duration_cast<nanoseconds>(
+      std::chrono::duration<double, std::ratio<60>>(minutes));
+  const auto shard_ids = static_cast<std::size_t>(duration / kStep) * 2 + 64;
+
+  shard::PipelineOptions options;
+  options.manager.shards = 4;
+  options.manager.ring_capacity = 4'096;
+  options.manager.ring_bytes = std::size_t{256} << 10U;
+  options.manager.max_payload = options.manager.inline_max = 64;
+  options.manager.max_key = 16;
+  options.manager.seed = seed;
+  options.manager.backpressure = shard::Backpressure::block(nanoseconds::max());
+  options.manager.routing = shard::Routing::keyed;
+  options.manager.scaling.emplace();
+  options.manager.scaling->min_shards = 2;
+  options.manager.scaling->max_shards = 8;
+  options.manager.scaling->auto_scale = false;
+  options.workers = 2;
+  options.batch.min_events = 64;
+  options.batch.max_events = 1'024;
+  options.retry.initial_backoff = microseconds{10};
+  options.retry.max_backoff = milliseconds{1};
+  options.retry.max_attempts = 0;
+  options.retry.max_elapsed = nanoseconds::max();
+
+  Violations violations;
+  Books books(violations, shard_ids);
+  options.dead_letters = [&books](const Batch& batch, const shard::DeadLetter& /*why*/) {
+    books.bury(batch);
+  };
+  const auto began = now();
+  std::atomic<std::uint64_t> faults{0};
+  std::atomic<std::uint64_t> ways{0};  // in which it fails: a second each
+  const auto fail = [&ways](const Batch& batch, std::uint64_t r) {
+    switch (ways.load(std::memory_order_relaxed) % 6) {
+      case 0:
+        return failing(r, 1);
+      case 1:
+        return failing(r, 50);
+      case 2:
+        return partly(batch, r);
+      case 3:
+        return throwing(batch, r);
+      case 4:
+        return failing(r, 100);
+      default:
+        return Delivery::delivered();
+    }
+  };
+  std::atomic<bool> destroyed{false};
+  auto adapter = std::make_unique<Faulty>(
+      books,
+      [&faults, &fail](const Batch& batch, std::uint64_t r) {
+        try {
+          auto answer = fail(batch, r);
+          faults.fetch_add(answer.kind() == Delivery::Kind::delivered ? 0U : 1U,
+                           std::memory_order_relaxed);
+          return answer;
+        } catch (...) {
+          faults.fetch_add(1, std::memory_order_relaxed);
+          throw;
+        }
+      },
+      seed, destroyed);
+  auto pipeline = std::make_unique<shard::Pipeline>(options, std::move(adapter));
+  Producers producers(*pipeline, kProducers);
+  Churn churn(*pipeline, books, seed, shard_ids);
+  const auto warm_up = std::min<nanoseconds>(std::chrono::minutes{2}, duration / 4);
+  Memory memory(began + warm_up);
+  std::uint64_t samples = 0;
+  std::uint64_t lines = 0;
+  std::uint64_t accepted = 0;
+  for (auto elapsed = nanoseconds{0}; elapsed < duration; elapsed = now() - began) {
+    ways = static_cast<std::uint64_t>(elapsed / std::chrono::seconds{1});
+    churn.step();
+    if (elapsed >= samples * std::chrono::seconds{2}) {
+      ++samples;
+      memory.sample(violations);
+    }
+    if (elapsed >= (lines + 1) * std::chrono::minutes{1}) {
+      ++lines;
+      const auto sum = pipeline->manager().ledger().accepted;
+      std::printf(
+          "minute %3llu: %12llu events (%llu/s), %2zu shards, %7llu changes, %9llu faults, "
+          "%6.1f MB, %llu wrong\n",
+          n(lines), n(sum), n((sum - accepted) / 60), churn.shards(), n(churn.changes()),
+          n(faults.load()), memory.last(), n(violations.count()));
+      std::fflush(stdout);
+      accepted = sum;
+    }
+    std::this_thread::sleep_for(kStep);  // paces the changes: it waits for nothing
+  }
+  memory.sample(violations);
+  ways = 5;
+  producers.stop();
+  violations.check(pipeline->flush(kLong).status == shard::FlushStatus::flushed,
+                   "a flush of what can be delivered has failed");
+  const auto report = pipeline->close(kLong);
+  violations.check(report.complete, "a pipeline that was flushed is not complete");
+  violations.equal(report.undelivered.size(), 0, "undelivered after a flush");
+  violations.check(churn.changes() != 0 && faults.load() != 0, "nothing has changed or failed");
+  pipeline.reset();
+  violations.check(eventually([&] { return destroyed.load(); }), "an adapter was not destroyed");
+  books.check(report, producers.told());
+  const auto& ledger = report.ledger;
+  std::printf(
+      "%.1f minutes: %llu events, %llu delivered, %llu dead letters, %llu possibly delivered; "
+      "%llu changes, %llu faults;\nresident from %.1f MB after %.0f s: min %.1f, max %.1f MB; "
+      "%llu wrong: %s\n",
+      std::chrono::duration<double, std::ratio<60>>(now() - began).count(), n(ledger.accepted),
+      n(ledger.delivered), n(ledger.dead_lettered), n(ledger.possibly_delivered),
+      n(churn.changes()), n(faults.load()), memory.base(),
+      std::chrono::duration<double>(warm_up).count(), memory.min(), memory.max(),
+      n(violations.count()), violations.count() == 0 ? "ok" : "FAILED");
+  return violations.count();
+}
+
 // ---------------------------------------------------------------------------------- all of it
 
 void print(const char* name, const Totals& totals, double seconds, std::uint64_t violations) {
@@ -682,8 +909,10 @@ std::uint64_t measured(const char* name, const Run& run) {
 }
 
 [[noreturn]] void usage() {
-  std::fputs("usage: shard_faults [--seconds S] [--runs N] [--seed N] [--case NAME]\ncases:",
-             stderr);
+  std::fputs(
+      "usage: shard_faults [--seconds S] [--runs N] [--seed N] [--case NAME] [--soak "
+      "MINUTES]\ncases:",
+      stderr);
   for (const auto& each : kCases) std::fprintf(stderr, " %s", each.name);
   std::fputs(" flush-random\n", stderr);
   std::exit(2);
@@ -702,6 +931,9 @@ Settings parse(int argc, char** argv) {
       settings.runs = std::strtoull(value, &end, 10);
     } else if (name == "--seed") {
       settings.seed = std::strtoull(value, &end, 10);
+    } else if (name == "--soak") {
+      settings.soak = std::strtod(value, &end);
+      if (!(settings.soak > 0)) usage();
     } else if (name == "--case") {
       settings.only = value;
       if (settings.only != "flush-random" &&
@@ -752,6 +984,15 @@ std::uint64_t run_all(const Settings& settings) {
 
 int main(int argc, char** argv) {
   const auto settings = parse(argc, argv);
+  if (settings.soak > 0) {
+    std::printf("seed %llu\n", static_cast<unsigned long long>(settings.seed));
+    try {
+      return run_soak(settings.soak, settings.seed) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "shard_faults: %s\n", error.what());
+      return 2;
+    }
+  }
   std::printf("seed %llu; of flush-random, calls are flushes that succeeded\n",
               static_cast<unsigned long long>(settings.seed));
   std::printf("%-14s %7s %7s %9s %11s %11s %9s %9s %9s %9s %10s %4s %5s\n", "case", "seconds",
