@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Usage: coverage.py SOURCE_DIR BUILD_DIR [--missing FILE]
+"""Usage: coverage.py SOURCE_DIR BUILD_DIR [--missing FILE...]
 
 Prints what the tests of the coverage preset have run of include/ and src/, for each file, and fails if that is less
-than 95 % of the lines or 90 % of the branches. --missing names the lines of one file that have not run, or not both ways.
+than 95 % of the lines or 90 % of the branches. --missing prints the lines of these files that have not run (-), or not each way (?).
 
 What counts as a branch is a decision that the code has: not the edges that the compiler adds to each call that may
-throw, nor what it adds where a scope ends. A line or branch of a template has run if it has in any instance: reports that
+throw, nor what it adds where a scope ends, nor the comparisons that it writes for "= default". A line or branch of a template has run if it has in any instance: reports that
 count each instance by itself mix up the branches of those that several programs have.
 The sinks, which are components with tests of their own, are not counted.
 """
@@ -20,7 +20,8 @@ from pathlib import Path
 
 MIN_LINES, MIN_BRANCHES = 95.0, 90.0
 WANTED = re.compile(r"^(include|src)/(?!.*\b(sqlite|jsonl)\w*\.[ch]pp$)")
-END_OF_SCOPE = re.compile(r"^[\s{}();,]*$")
+# Lines with nothing to decide: ends of scopes, and comparisons that the compiler writes.
+NO_DECISION = re.compile(r"^[\s{}();,]*$|= default;")
 
 
 def main():
@@ -54,7 +55,7 @@ def main():
                     lines[path][number] += line["count"]
                     if "function_name" not in line and number in named:
                         continue
-                    if not END_OF_SCOPE.match(texts[path][number - 1]):
+                    if not NO_DECISION.search(texts[path][number - 1]):
                         seen[path, number].add(tuple(min(count, 1) for count in decisions(line["branches"])))
 
     branches = defaultdict(dict)  # file -> (line, index) -> whether it was taken
@@ -66,12 +67,13 @@ def main():
                 key = number, index % once
                 branches[path][key] = branches[path].get(key, 0) or taken
 
-    if len(sys.argv) == 5 and sys.argv[3] == "--missing":
-        path = sys.argv[4]
-        partly = {number for (number, _), taken in branches[path].items() if not taken}
-        for number, text in enumerate(texts[path], 1):
-            if lines[path].get(number, 1) == 0 or number in partly:
-                print(f"{number:5} {'-' if lines[path].get(number, 1) == 0 else '?'} {text}")
+    if len(sys.argv) >= 5 and sys.argv[3] == "--missing":
+        for path in sys.argv[4:]:
+            print(path)
+            partly = {number for (number, _), taken in branches[path].items() if not taken}
+            for number, text in enumerate(texts[path], 1):
+                if lines[path].get(number, 1) == 0 or number in partly:
+                    print(f"{number:5} {'-' if lines[path].get(number, 1) == 0 else '?'} {text}")
         return 0
 
     rows = [(path, len(lines[path]), sum(map(bool, lines[path].values())), len(branches[path]),
