@@ -7,7 +7,7 @@ cmake_minimum_required(VERSION 3.25)
 
 set(layer_0 version ids result bytes buffer outcome ledger scaling options clock event delivery latency
             retry batcher
-            detail/export detail/annotations detail/check detail/hash detail/platform detail/record
+            detail/export detail/annotations detail/cache detail/check detail/hash detail/platform detail/record
             detail/fork detail/thread)
 set(layer_1 detail/mutex detail/event_count detail/ring detail/arena detail/snapshot detail/ready_queue)
 set(layer_2 detail/fence detail/shard_core detail/shard_core_impl event_batch batch

@@ -92,7 +92,8 @@ class Delivery {
   [[nodiscard]] static Delivery refuse(std::span<const std::size_t> indices, const Reason& reason) {
     return Delivery(Kind::refuse_some, indices, reason);
   }
-  [[nodiscard]] static Delivery refuse(std::initializer_list<std::size_t> indices, const Reason& reason) {
+  [[nodiscard]] static Delivery refuse(std::initializer_list<std::size_t> indices,
+                                       const Reason& reason) {
     return refuse(std::span(indices.begin(), indices.size()), reason);
   }
   [[nodiscard]] static Delivery unknown(const Reason& reason) noexcept {
