@@ -1,4 +1,4 @@
-# Sourced by tests/run and examples/run.
+# Sourced by the scripts that build something: tests/run, examples/run, tests/*-long, ...
 #
 # ensure_packages PACKAGE... : makes sure that these Debian packages are installed. Installs what is missing
 # where that is allowed (root, or sudo without a password); otherwise prints the command to run and exits 1.
@@ -37,4 +37,15 @@ ensure_packages() {
     exit 1
   fi
   rm -f "$log"
+}
+
+# What the presets need on GCC.
+preset_packages=(ninja-build libboost-dev nlohmann-json3-dev libxxhash-dev libsqlite3-dev libzstd-dev libcli11-dev catch2
+  libbenchmark-dev pkg-config)
+
+# build_release TARGET : builds one program of the release preset, from the folder of the project.
+build_release() {
+  ensure_packages "${preset_packages[@]}"
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target "$1"
 }

@@ -765,6 +765,7 @@ void give_memory_back() {
 
 /// One pipeline for so many minutes. Its adapter fails in another way every second, and is down for one in six.
 std::uint64_t run_soak(double minutes, std::uint64_t seed) {
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   constexpr milliseconds kStep{20};
   give_memory_back();
   const auto n = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
@@ -951,6 +952,11 @@ Settings parse(int argc, char** argv) {
 }
 
 std::uint64_t run_all(const Settings& settings) {
+  std::printf("seed %llu; of flush-random, calls are flushes that succeeded\n",
+              static_cast<unsigned long long>(settings.seed));
+  std::printf("%-14s %7s %7s %9s %11s %11s %9s %9s %9s %9s %10s %4s %5s\n", "case", "seconds",
+              "rounds", "calls", "accepted", "delivered", "dead", "possibly", "abandoned",
+              "evicted", "refused", "hung", "wrong");
   std::uint64_t violations = 0;
   const auto wanted = [&](std::string_view name) {
     return settings.only.empty() || settings.only == name;
@@ -984,22 +990,10 @@ std::uint64_t run_all(const Settings& settings) {
 
 int main(int argc, char** argv) {
   const auto settings = parse(argc, argv);
-  if (settings.soak > 0) {
-    std::printf("seed %llu\n", static_cast<unsigned long long>(settings.seed));
-    try {
-      return run_soak(settings.soak, settings.seed) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "shard_faults: %s\n", error.what());
-      return 2;
-    }
-  }
-  std::printf("seed %llu; of flush-random, calls are flushes that succeeded\n",
-              static_cast<unsigned long long>(settings.seed));
-  std::printf("%-14s %7s %7s %9s %11s %11s %9s %9s %9s %9s %10s %4s %5s\n", "case", "seconds",
-              "rounds", "calls", "accepted", "delivered", "dead", "possibly", "abandoned",
-              "evicted", "refused", "hung", "wrong");
   try {
-    return run_all(settings) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    const auto violations =
+        settings.soak > 0 ? run_soak(settings.soak, settings.seed) : run_all(settings);
+    return violations == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "shard_faults: %s\n", error.what());
     return 2;

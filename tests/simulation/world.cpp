@@ -18,6 +18,7 @@
 
 #include "shard/detail/pipeline_core_impl.hpp"
 #include "shard/pipeline.hpp"
+#include "support/tally.hpp"
 
 namespace shard_test {
 namespace {
@@ -427,46 +428,24 @@ class World {
     if (outcome == Outcome::accepted) {
       require(!closed_ || closed_while_waiting_, "something was accepted after close");
       // It may have come out already, while its producer waited for room.
-      if (fate.state == State::refused) {
-        fate.state = State::live;
-        ++count(State::live);
-        live_bytes_ += fate.size;
-      }
+      if (fate.state == State::refused) become_live(fate);
       ++accepted_;
       ++totals.accepted;
     } else {
       require(fate.state == State::refused, "a refused event came out");
     }
   }
+  void become_live(Fate& fate) {
+    fate.state = State::live;
+    ++count(State::live);
+    live_bytes_ += fate.size;
+  }
   void saw(Outcome outcome) {
     ++totals.offered;
-    switch (outcome) {
-      case Outcome::accepted:
-        ++tally_.accepted;
-        break;
-      case Outcome::dropped_newest:
-        ++tally_.dropped_newest;
-        break;
-      case Outcome::rejected_full:
-        ++tally_.rejected_full;
-        break;
-      case Outcome::rejected_timeout:
-        ++tally_.rejected_timeout;
-        break;
-      case Outcome::sampled_out:
-        ++tally_.sampled_out;
-        break;
-      case Outcome::rejected_closed:
-        ++tally_.rejected_closed;
-        break;
-      case Outcome::unrouted:
-        ++tally_.unrouted;
-        break;
-      default:
-        require(shard::is_invalid(outcome), "an outcome that nobody knows");
-        ++tally_.rejected_invalid;
-        break;
-    }
+    const auto invalid = tally_.answers().rejected_invalid;
+    tally_.saw(outcome);
+    require(tally_.answers().rejected_invalid == invalid || shard::is_invalid(outcome),
+            "an outcome that nobody knows");
   }
   static SourceIdentity source_of(Name name) { return {name.producer + 1, name.number}; }
 
@@ -669,10 +648,7 @@ class World {
   Fate& live(Name name) {
     auto& fate = fates_[name.producer][name.number];
     if (fate.state == State::refused && calling_ != 0) {
-      // Its call has not returned yet: it waits for others of its batch.
-      fate.state = State::live;
-      ++count(State::live);
-      live_bytes_ += fate.size;
+      become_live(fate);  // its call has not returned yet: it waits for others of its batch
     }
     require(fate.state == State::live, "a refused or terminal event came out");
     return fate;
@@ -970,7 +946,7 @@ class World {
   }
   void run_until_nothing_is_due() {
     for (int i = 0; i < 100'000; ++i) {
-      run_once(calling_ == 0);
+      run_once();
       if (Timestamp{clock()} == Timestamp::max()) return;  // nothing is later than now
       if (pipeline_->next_due() > pipeline_->now()) {
         const bool waits = std::any_of(lanes_.begin(), lanes_.end(),
@@ -1297,14 +1273,15 @@ class World {
   }
   /// The same ledger with what the calls answered.
   [[nodiscard]] Ledger tally_ledger(Ledger ledger) const {
-    ledger.accepted = tally_.accepted;
-    ledger.dropped_newest = tally_.dropped_newest;
-    ledger.rejected_full = tally_.rejected_full;
-    ledger.rejected_timeout = tally_.rejected_timeout;
-    ledger.sampled_out = tally_.sampled_out;
-    ledger.rejected_closed = tally_.rejected_closed;
-    ledger.unrouted = tally_.unrouted;
-    ledger.rejected_invalid = tally_.rejected_invalid;
+    const auto& told = tally_.answers();
+    ledger.accepted = told.accepted;
+    ledger.dropped_newest = told.dropped_newest;
+    ledger.rejected_full = told.rejected_full;
+    ledger.rejected_timeout = told.rejected_timeout;
+    ledger.sampled_out = told.sampled_out;
+    ledger.rejected_closed = told.rejected_closed;
+    ledger.unrouted = told.unrouted;
+    ledger.rejected_invalid = told.rejected_invalid;
     return ledger;
   }
 
@@ -1330,7 +1307,7 @@ class World {
   std::map<std::uint32_t, Lane> lanes_;
   std::vector<Numbered> names_;    ///< of the batch that is delivered now
   std::vector<Numbered> letters_;  ///< that the handler must get next
-  Ledger tally_;
+  Tally tally_;
   Ledger before_;
   Ledger at_close_;
   std::uint64_t accepted_ = 0;

@@ -241,7 +241,8 @@ struct ScheduledPlatform {
   using Word = Atomic<std::uint32_t>;
 
   static void relax() noexcept { detail::relax(); }
-  static constexpr int kSpins = 2;  ///< each look is a step to explore; more of them show nothing new
+  /// Each look is a step to explore; more of them show nothing new.
+  static constexpr int kSpins = 2;
   static void park(const Word& word, std::uint32_t expected) noexcept {
     detail::park(&word, [&] { return word.peek() == expected; }, nullptr, {});
   }
