@@ -293,7 +293,8 @@ const DeliveryContext& Courier<Platform>::context(AnyAgent& agent, std::uint32_t
   if (attempt != 0 && options_.attempt_timeout != std::chrono::nanoseconds::max()) {
     // Virtual time says nothing about when that will be.
     const auto began = clock_.is_real() ? agent.steady.at(now) : std::chrono::steady_clock::now();
-    context.deadline = std::min(context.deadline, began + options_.attempt_timeout);
+    context.deadline =  // no sum of a time and a long timeout
+        began + std::min(context.deadline - began, Time::duration{options_.attempt_timeout});
   }
   return context;
 }

@@ -660,7 +660,10 @@ void ShardCore<Platform>::record_dispatch(std::size_t events,
   // acquire before the version is read again: who reads a new value sees the odd version, or a later one.
   add(dispatch_[0], 1);
   add(dispatch_[1], events);
-  add(dispatch_[2], static_cast<std::uint64_t>(std::max<std::int64_t>(latency.count(), 0)));
+  // Up to what std::chrono can hold: where a clock leaps, one latency may fill it.
+  const auto total = dispatch_[2].load(std::memory_order_relaxed);
+  const auto more = static_cast<std::uint64_t>(std::max<std::int64_t>(latency.count(), 0));
+  add(dispatch_[2], std::min(more, Timestamp::max().nanoseconds - total));
   dispatch_version_.store(version + 2, std::memory_order_release);
 }
 
