@@ -72,9 +72,8 @@ class SHARD_EXPORT Clock {
 
   [[nodiscard]] Timestamp from_ticks(std::uint64_t ticks) const noexcept {
     // Another core's counter may be a few ticks behind the one that made the epoch.
-    const auto elapsed = static_cast<std::int64_t>(ticks - base_);
-    const auto positive = elapsed < 0 ? std::uint64_t{0} : static_cast<std::uint64_t>(elapsed);
-    return {static_cast<std::uint64_t>(static_cast<Wide>(positive) * multiplier_ >> 32U)};
+    const auto elapsed = ticks > base_ ? ticks - base_ : 0;
+    return {static_cast<std::uint64_t>(static_cast<Wide>(elapsed) * multiplier_ >> 32U)};
   }
 #endif
   [[nodiscard]] Timestamp slow_now() const noexcept;

@@ -11,7 +11,37 @@
 
 using shard::detail::copy_bytes;
 using shard::detail::SystemPlatform;
-using Arena = shard::detail::Arena<SystemPlatform>;
+
+namespace {
+
+/// With its tail, which a shard keeps elsewhere.
+class Arena {
+ public:
+  using Place = shard::detail::Arena<SystemPlatform>::Place;
+
+  explicit Arena(std::size_t size, std::uint64_t first_position = 0)
+      : arena_(size, first_position), tail_(first_position) {}
+
+  [[nodiscard]] Place place(std::uint32_t block) const { return arena_.place(tail_, block); }
+  [[nodiscard]] bool seems_to_fit(std::uint64_t cost) const {
+    return arena_.seems_to_fit(tail_, cost);
+  }
+  [[nodiscard]] bool fits(std::uint64_t cost) { return arena_.fits(tail_, cost); }
+  void limit(std::size_t bytes) { arena_.limit(bytes); }
+  void allocate(Place place, std::uint64_t cost) {
+    shard::detail::Arena<SystemPlatform>::allocate(tail_, place, cost);
+  }
+  void free(std::uint64_t cost) { arena_.free(cost); }
+  [[nodiscard]] std::byte* at(std::uint32_t offset) const { return arena_.at(offset); }
+  [[nodiscard]] std::size_t size() const { return arena_.size(); }
+  [[nodiscard]] std::size_t used() const { return arena_.used(tail_); }
+
+ private:
+  shard::detail::Arena<SystemPlatform> arena_;
+  shard::detail::Arena<SystemPlatform>::Tail tail_;
+};
+
+}  // namespace
 
 TEST_CASE("blocks lie one after the other, rounded up to 16 bytes", "[R-A10]") {
   Arena arena(4096);
@@ -58,6 +88,23 @@ TEST_CASE("exactly the whole budget can be in use, and not a byte more", "[R-A10
   arena.free(1);
   CHECK(arena.fits(1));
   CHECK_FALSE(arena.fits(2));
+}
+
+TEST_CASE("what was freed shows when somebody looks for it", "[R-A10]") {
+  Arena arena(4096);
+  CHECK(arena.seems_to_fit(4096));
+  CHECK_FALSE(arena.seems_to_fit(4097));
+  arena.allocate(arena.place(4096), 4096);
+  arena.free(16);
+  CHECK_FALSE(arena.seems_to_fit(16));
+  CHECK(arena.fits(16));
+  CHECK(arena.seems_to_fit(16));
+  CHECK_FALSE(arena.seems_to_fit(17));
+}
+
+TEST_CASE("blocks of a cache line do not straddle two") {
+  const Arena arena(4096);
+  CHECK(reinterpret_cast<std::uintptr_t>(arena.at(0)) % shard::detail::kCacheLine == 0);
 }
 
 TEST_CASE("a limit makes the budget smaller, until it is lifted", "[R-A10]") {

@@ -93,6 +93,12 @@ TEST_CASE("who pushes and who pops write different cache lines of a shard, count
   CHECK(both(pushing, filling) == Lines{});
 }
 
+TEST_CASE("a push changes one cache line of its shard, the one with the lock", "[R-C9]") {
+  Subject subject;
+  subject.push(300);
+  CHECK(lines_written(subject.core, [&] { subject.push(3); }).size() == 1);
+}
+
 TEST_CASE("what is counted once for each batch lies with who pops, not with who pushes", "[R-C9]") {
   Subject subject;
   subject.push(10);

@@ -14,7 +14,7 @@ namespace shard::detail {
 
 /// Where the bytes of a shard's events live: a circle of bytes, allocated at one end and freed at the
 /// other, in the order of the ring. Beside it the byte budget, which also counts the buffers that
-/// hosts moved in.
+/// hosts moved in. Where the next block goes is kept outside, in a Tail.
 ///
 /// Threads:  one at a time allocates and one at a time frees (the shard's locks see to it); any reads used().
 /// Ordering: free() [arena.freed] -> fits(): whoever reuses bytes sees that the copy out of them is done.
@@ -23,6 +23,12 @@ namespace shard::detail {
 template <class Platform>
 class Arena {
  public:
+  /// What changes with each block: the shard keeps it in the cache line of the lock that guards it. Producer writes.
+  struct Tail {
+    explicit Tail(std::uint64_t first = 0) : position(first), allocated(first) {}
+    std::uint64_t position;  ///< where the next block goes; only its value modulo size() matters
+    typename Platform::template Atomic<std::uint64_t> allocated;  ///< bytes of all blocks so far
+  };
   struct Place {
     std::uint32_t offset;
     std::uint32_t held;  ///< with what was skipped at the end of the circle
@@ -30,47 +36,52 @@ class Arena {
 
   /// \param size  the budget in bytes, a power of two.
   explicit Arena(std::size_t size, std::uint64_t first_position = 0)
-      : bytes_(std::make_unique_for_overwrite<std::byte[]>(size)),
+      : lines_(std::make_unique_for_overwrite<Line[]>((size + kCacheLine - 1) / kCacheLine)),
         size_(size),
         limit_(size),
-        tail_(first_position),
-        allocated_(first_position),
         freed_seen_(first_position),
         freed_(first_position) {}
 
   /// Where a block of `block` bytes would go. Any block of up to size / 2 fits when all else is freed,
   /// whatever is skipped. Producer.
-  [[nodiscard]] SHARD_ALWAYS_INLINE Place place(std::uint32_t block) const noexcept {
+  [[nodiscard]] SHARD_ALWAYS_INLINE Place place(const Tail& tail,
+                                                std::uint32_t block) const noexcept {
     const auto rounded = Record::rounded(block);
-    const auto offset = static_cast<std::uint32_t>(tail_ & (size_ - 1));
+    const auto offset = static_cast<std::uint32_t>(tail.position & (size_ - 1));
     const auto contiguous = static_cast<std::uint32_t>(size_) - offset;
     return rounded <= contiguous ? Place{offset, rounded} : Place{0, contiguous + rounded};
   }
 
+  /// Was there budget for `cost` more bytes when fits() last looked? Producer.
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_fit(const Tail& tail,
+                                                      std::uint64_t cost) const noexcept {
+    return tail.allocated.load(std::memory_order_relaxed) - freed_seen_ + cost <= limit_;
+  }
+
   /// Is there budget for `cost` more bytes? Producer.
-  [[nodiscard]] SHARD_ALWAYS_INLINE bool fits(std::uint64_t cost) noexcept {
-    const auto allocated = allocated_.load(std::memory_order_relaxed);  // own counter
-    if (allocated - freed_seen_ + cost <= limit_) [[likely]] {
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool fits(const Tail& tail, std::uint64_t cost) noexcept {
+    if (seems_to_fit(tail, cost)) [[likely]] {
       return true;
     }
     freed_seen_ = freed_.load(std::memory_order_acquire);  // [arena.freed] <- free()
-    return allocated - freed_seen_ + cost <= limit_;
+    return seems_to_fit(tail, cost);
   }
 
   /// Makes the budget look smaller, up to size(). Producer.
   void limit(std::size_t bytes) noexcept { limit_ = bytes; }
 
   /// Takes a place that fits. Producer.
-  void allocate(Place place, std::uint64_t cost) noexcept {
-    tail_ += place.held;
-    allocated_.store(allocated_.load(std::memory_order_relaxed) + cost, std::memory_order_relaxed);
+  static void allocate(Tail& tail, Place place, std::uint64_t cost) noexcept {
+    tail.position += place.held;
+    tail.allocated.store(tail.allocated.load(std::memory_order_relaxed) + cost,
+                         std::memory_order_relaxed);
   }
 
   /// Asks for the line that will be written a few events after the one at `place`; the last to have it was the consumer's
   /// core, and without that a copy waits for each of its lines. Producer, within a batch.
   SHARD_ALWAYS_INLINE void prefetch_after(Place place) const noexcept {
     constexpr std::size_t kAhead = 512;
-    prefetch_for_writing(bytes_.get() + ((place.offset + kAhead) & (size_ - 1)));
+    prefetch_for_writing(reinterpret_cast<std::uintptr_t>(at(place.offset)) + kAhead);
   }
 
   /// Gives back what the oldest records cost. Consumer, after it has copied them.
@@ -79,26 +90,30 @@ class Arena {
                  std::memory_order_release);  // [arena.freed] -> fits()
   }
 
-  [[nodiscard]] std::byte* at(std::uint32_t offset) const noexcept { return bytes_.get() + offset; }
+  [[nodiscard]] std::byte* at(std::uint32_t offset) const noexcept {
+    return reinterpret_cast<std::byte*>(lines_.get()) + offset;
+  }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
   /// Bytes in use, as any thread sees it; between 0 and size().
-  [[nodiscard]] std::size_t used() const noexcept {
+  [[nodiscard]] std::size_t used(const Tail& tail) const noexcept {
     const auto freed = freed_.load(std::memory_order_acquire);  // first, so that it is not ahead
-    const auto used = allocated_.load(std::memory_order_relaxed) - freed;
+    const auto used = tail.allocated.load(std::memory_order_relaxed) - freed;
     return used < size_ ? static_cast<std::size_t>(used) : size_;
   }
 
   /// Gives the memory back; nothing may be allocated or copied afterwards. Both sides.
-  void release() noexcept { bytes_.reset(); }
+  void release() noexcept { lines_.reset(); }
 
  private:
-  std::unique_ptr<std::byte[]> bytes_;
+  /// Aligned: blocks of a line, or of a power of two of them, then touch no more lines than they need.
+  struct alignas(kCacheLine) Line {
+    std::byte bytes[kCacheLine];
+  };
+  std::unique_ptr<Line[]> lines_;
   std::size_t size_;
-  std::size_t limit_;   ///< producer; size_ or less
-  std::uint64_t tail_;  ///< producer; only its value modulo size_ matters
-  typename Platform::template Atomic<std::uint64_t> allocated_;  ///< producer writes
-  std::uint64_t freed_seen_;                                     ///< producer's copy of freed_
+  std::size_t limit_;         ///< producer; size_ or less
+  std::uint64_t freed_seen_;  ///< producer's copy of freed_
   alignas(kCacheLine)
       typename Platform::template Atomic<std::uint64_t> freed_;  ///< consumer writes
 };

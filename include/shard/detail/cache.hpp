@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "shard/detail/annotations.hpp"
 
@@ -20,13 +21,14 @@ SHARD_ALWAYS_INLINE void prefetch(const void* line) noexcept {
 #endif
 }
 
-/// The same for a line that will be written: other cores give up their copies of it.
-SHARD_ALWAYS_INLINE void prefetch_for_writing(const void* line) noexcept {
+/// The same for a line that will be written: other cores give up their copies of it. An address, not a pointer, since it
+/// may lie behind the end of what is written.
+SHARD_ALWAYS_INLINE void prefetch_for_writing(std::uintptr_t line) noexcept {
 #if defined(__GNUC__) && defined(__x86_64__)
   // __builtin_prefetch() takes this instruction only for processors from 2014 on; earlier ones do nothing with it.
   asm volatile("prefetchw (%0)" : : "r"(line));
 #elif defined(__GNUC__)
-  __builtin_prefetch(line, 1);
+  __builtin_prefetch(reinterpret_cast<const void*>(line), 1);
 #else
   static_cast<void>(line);
 #endif

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -60,13 +61,16 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   static constexpr std::uint32_t kHeld = 1;
 
   SHARD_NOINLINE void lock_contended() noexcept {
-    for (int spin = 0; spin < Platform::kSpins; ++spin) {
+    // Each look takes the line, and what the holder writes beside the lock, from its core: less often, the longer it holds it.
+    int pause = 1;
+    for (int spin = 0; spin < Platform::kSpins; spin += pause) {
+      for (int i = 0; i < pause; ++i) Platform::relax();
+      pause = std::min(2 * pause, 64);
       // The load is only a hint, which keeps the line shared while the lock is held; try_lock() decides.
       if (word_.load(std::memory_order_relaxed) == kFree &&
           word_.exchange(kHeld, std::memory_order_acquire) == kFree) {  // [mutex.word]
         return;
       }
-      Platform::relax();
     }
     waiters_.fetch_add(1, std::memory_order_seq_cst);  // [mutex.waiters]
     // Without the barrier it would not be safe to park; then this thread spins on.

@@ -3,8 +3,11 @@
 #include <atomic>
 #include <boost/lockfree/spsc_queue.hpp>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
+#include "shard/detail/annotations.hpp"
+#include "shard/detail/cache.hpp"
 #include "shard/detail/check.hpp"
 #include "shard/detail/record.hpp"
 
@@ -21,7 +24,11 @@ namespace shard::detail {
 class Ring {
  public:
   /// \param capacity  a power of two >= 2; capacity - 1 records fit.
-  explicit Ring(std::size_t capacity) : records_(capacity - 1) {}
+  explicit Ring(std::size_t capacity) : records_(capacity - 1), last_slot_(capacity - 1) {
+    records_.push(Record{});
+    ahead_ = reinterpret_cast<std::uintptr_t>(&records_.front()) + kAhead * sizeof(Record);
+    records_.reset();
+  }
 
   /// Holds one end of the ring for a scope; released on every way out of it.
   class Turn {
@@ -59,13 +66,24 @@ class Ring {
     expects(pushed, "a ring was pushed beyond its capacity");
   }
 
+  /// Asks for the line that will be written some records after the one that was pushed as number `position`, counted from
+  /// 0: the consumer's core has it. Without that a producer waits for it when it takes the next lock, as a locked
+  /// instruction waits until all that was written before has left the core.
+  SHARD_ALWAYS_INLINE void prefetch_after(std::uint64_t position) const noexcept {
+    prefetch_for_writing(ahead_ + (position & last_slot_) * sizeof(Record));
+  }
+
   /// Takes up to `out.size()` of the oldest records; returns how many.
   [[nodiscard]] std::size_t pop(const Turn&, std::span<Record> out) noexcept {
     return records_.pop(out.data(), out.size());
   }
 
  private:
+  static constexpr std::size_t kAhead = 16;
+
   boost::lockfree::spsc_queue<Record> records_;
+  std::size_t last_slot_;
+  std::uintptr_t ahead_;  ///< kAhead records behind where Boost keeps the first
   std::atomic<bool> writing_{false};
   std::atomic<bool> reading_{false};
 };

@@ -140,19 +140,17 @@ class ShardCore {
   [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_if_room(std::uint64_t version, const Item& item,
                                                          std::uint32_t slot, Timestamp now) noexcept
       SHARD_EXCLUDES(producer_, pop_) {
-    auto verdict = Verdict::accepted;
+    auto verdict = Verdict::stale;
     auto measured = Measured::no;
     {
       const LockGuard lock(producer_);
-      if (version < min_version_) [[unlikely]] {
-        return Verdict::stale;
+      if (version >= min_version_) [[likely]] {  // one way out: one unlock() to be inlined
+        verdict = Verdict::full;
+        if (const auto room = measure(item); seems_to_have_room(room.cost)) [[likely]] {
+          verdict = push_fitting(item, room, now);
+          measured = to_measure(lock.contended(), 1);
+        }
       }
-      const auto room = measure(item);
-      if (!has_room(room.cost, pushed())) [[unlikely]] {
-        return Verdict::full;
-      }
-      verdict = push_fitting(item, room, now);
-      measured = to_measure(lock.contended(), 1);
     }
     if (measured != Measured::no) [[unlikely]] {
       sample(now, measured, slot);
@@ -398,7 +396,7 @@ class ShardCore {
 
   /// Bytes in use, as a part of what fits; 0 .. 1.
   [[nodiscard]] double fill_of_bytes() const noexcept {
-    return static_cast<double>(arena_.used()) / static_cast<double>(arena_.size());
+    return static_cast<double>(arena_.used(arena_tail_)) / static_cast<double>(arena_.size());
   }
   /// The larger of events and bytes in use, as a part of what fits; 0 .. 1.
   [[nodiscard]] double fill_ratio() const noexcept {
@@ -406,7 +404,7 @@ class ShardCore {
   }
 
   /// Bytes that the events in the ring hold.
-  [[nodiscard]] std::size_t bytes_used() const noexcept { return arena_.used(); }
+  [[nodiscard]] std::size_t bytes_used() const noexcept { return arena_.used(arena_tail_); }
   [[nodiscard]] std::size_t bytes_capacity() const noexcept { return arena_.size(); }
 
   /// Events pushed and events gone, for whoever wants to see that nothing moved in between.
@@ -501,10 +499,16 @@ class ShardCore {
       SHARD_REQUIRES(producer_) {
     const bool owned = (item.flags & Record::kOwned) != 0;
     const auto size = static_cast<std::uint32_t>(item.payload.size());
-    const auto place =
-        arena_.place(static_cast<std::uint32_t>(item.key.size()) +
-                     ((item.flags & Record::kHasSource) != 0 ? 16U : 0U) + (owned ? 8U : size));
+    const auto place = arena_.place(
+        arena_tail_, static_cast<std::uint32_t>(item.key.size()) +
+                         ((item.flags & Record::kHasSource) != 0 ? 16U : 0U) + (owned ? 8U : size));
     return {place, std::uint64_t{place.held} + (owned ? size : 0U)};
+  }
+
+  /// As far as its copies of the consumer's counters tell: what push_if_room() makes do with. push() looks again.
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_have_room(std::uint64_t cost) const noexcept
+      SHARD_REQUIRES(producer_) {
+    return pushed() - head_seen_ < room_ && arena_.seems_to_fit(arena_tail_, cost);
   }
 
   /// Is there room for one more event of `cost` bytes behind `pushed` events? Not if that would touch a watch.
@@ -516,7 +520,7 @@ class ShardCore {
         return false;
       }
     }
-    return arena_.fits(cost);
+    return arena_.fits(arena_tail_, cost);
   }
 
   /// The same when there is none, or seems to be: takes a watch away first, and tells if there was one.
@@ -547,7 +551,7 @@ class ShardCore {
                                                  Timestamp now) noexcept SHARD_REQUIRES(producer_) {
     const auto timestamp = std::max(now.nanoseconds, next_timestamp_);
     next_timestamp_ = timestamp + 1;
-    arena_.allocate(room.place, room.cost);
+    arena_.allocate(arena_tail_, room.place, room.cost);
     std::byte* at = arena_.at(room.place.offset);
     if ((item.flags & Record::kHasSource) != 0) {
       std::memcpy(at, &item.source, sizeof item.source);
@@ -578,6 +582,8 @@ class ShardCore {
     if (next_timestamp_ > Timestamp::max().nanoseconds) [[unlikely]] {
       return verdict(Outcome::timestamps_exhausted);
     }
+    arena_.prefetch_after(room.place);
+    ring_->prefetch_after(pushed());
     const auto record = store(item, room, now);
     const auto turn = ring_->write_turn();
     // Before the push: whoever sees the record must also see that it was counted. The ring's own
@@ -659,19 +665,23 @@ class ShardCore {
   const Clock& clock_;                        ///< the manager's; whoever calls keeps that alive
   const Consumer<Platform>* const consumer_;  ///< likewise
 
-  // The producers' side: in one line with the lock that guards it.
+  // The producers' side: all that a push changes is in one line with the lock that guards it. Where producers meet, each
+  // line more is one that has to come from another core.
   alignas(kCacheLine) BasicMutex<Platform> producer_ SHARD_ACQUIRED_BEFORE(pop_);
-  std::uint64_t min_version_ SHARD_GUARDED_BY(producer_) = 0;
+  std::uint32_t room_ SHARD_GUARDED_BY(producer_);  ///< usable_, or less while watched_
   std::uint64_t next_timestamp_ SHARD_GUARDED_BY(producer_) = 0;
   std::uint64_t head_seen_ SHARD_GUARDED_BY(producer_) = 0;  ///< copy of head_, not ahead of it
   Atomic<std::uint64_t> pushed_{0};                          ///< written under producer_
-  std::uint32_t room_ SHARD_GUARDED_BY(producer_);           ///< usable_, or less while watched_
+  typename Arena<Platform>::Tail arena_tail_;                ///< written under producer_
+  /// Its ends by producer_ and pop_; replaced under both. Begins with Boost's write index, the last word of this line.
+  std::optional<Ring> ring_;
+
+  // What a push reads and seldom changes.
+  std::uint64_t min_version_ SHARD_GUARDED_BY(producer_) = 0;
   bool watched_ SHARD_GUARDED_BY(producer_) = false;
-  Count dropped_newest_{0};
-
   Arena<Platform> arena_;
-  std::optional<Ring> ring_;  ///< its ends by producer_ and pop_; replaced under both
 
+  Count dropped_newest_{0};
   Count sampled_out_{0};
   Count rejected_full_{0};
   Count rejected_timeout_{0};

@@ -15,10 +15,10 @@ ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const 
       backpressure_(options.backpressure),
       clock_(clock),
       consumer_(consumer),
-      min_version_(closed ? kClosed : 0),
       room_(usable_),
-      arena_(options.ring_bytes),
       ring_(std::in_place, options.ring_capacity),
+      min_version_(closed ? kClosed : 0),
+      arena_(options.ring_bytes),
       stage_(std::make_unique<Stage>()) {
   for (auto& slot : sampled_slots_) {
     slot.store(static_cast<std::uint16_t>(kNoSlot), std::memory_order_relaxed);
@@ -471,7 +471,7 @@ Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexc
   const LockGuard lock(producer_);
   head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
   const auto queued = pushed() - head_seen_;
-  if (queued >= events || (queued != 0 && (arena_.used() >= bytes || wants_flush()))) {
+  if (queued >= events || (queued != 0 && (arena_.used(arena_tail_) >= bytes || wants_flush()))) {
     return Rest::again;
   }
   watched_ = true;
