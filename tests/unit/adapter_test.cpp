@@ -133,8 +133,9 @@ TEST_CASE("a generic lambda can be an adapter, and so can what a factory makes f
   shard::Pipeline generic{{.workers = 0},
                           [&delivered](const auto& batch) { delivered += batch.size(); }};
   shard::Pipeline made{{.workers = 0}, [&delivered](std::size_t) {
-                         return shard::make_adapter(
-                             [&delivered](const shard::Batch& batch) { delivered += batch.size(); });
+                         return shard::make_adapter([&delivered](const shard::Batch& batch) {
+                           delivered += batch.size();
+                         });
                        }};
   generic.ingest("one");
   made.ingest("two");

@@ -206,12 +206,24 @@ TEST_CASE("a ledger as JSON has every count by name, and what was offered", "[R-
                              .abandoned_batched = 16,
                              .possibly_delivered = 17,
                              .batched = 18};
-  const json expected{{"offered", 36},        {"accepted", 1},         {"dropped_newest", 2},
-                      {"rejected_full", 3},   {"rejected_timeout", 4}, {"sampled_out", 5},
-                      {"rejected_closed", 6}, {"rejected_invalid", 7}, {"unrouted", 8},
-                      {"evicted", 9},         {"returned", 10},        {"abandoned_queued", 11},
-                      {"queued", 12},         {"taken", 13},           {"delivered", 14},
-                      {"dead_lettered", 15},  {"abandoned_batched", 16},
-                      {"possibly_delivered", 17}, {"batched", 18}};
+  const json expected{{"offered", 36},
+                      {"accepted", 1},
+                      {"dropped_newest", 2},
+                      {"rejected_full", 3},
+                      {"rejected_timeout", 4},
+                      {"sampled_out", 5},
+                      {"rejected_closed", 6},
+                      {"rejected_invalid", 7},
+                      {"unrouted", 8},
+                      {"evicted", 9},
+                      {"returned", 10},
+                      {"abandoned_queued", 11},
+                      {"queued", 12},
+                      {"taken", 13},
+                      {"delivered", 14},
+                      {"dead_lettered", 15},
+                      {"abandoned_batched", 16},
+                      {"possibly_delivered", 17},
+                      {"batched", 18}};
   CHECK(json(ledger) == expected);
 }

@@ -210,14 +210,3 @@ TEST_CASE("a manager keeps the options that it was given", "[R-J1]") {
   CHECK(manager.num_shards() == 3);
   CHECK(manager.seed() == 1);
 }
-
-TEST_CASE("modes and outcomes have the names that they are spelled with", "[R-J4]") {
-  CHECK(to_string(BackpressureMode::drop_newest) == "drop_newest");
-  CHECK(to_string(BackpressureMode::drop_oldest) == "drop_oldest");
-  CHECK(to_string(BackpressureMode::fail_producer) == "fail_producer");
-  CHECK(to_string(BackpressureMode::sample) == "sample");
-  CHECK(to_string(BackpressureMode::block) == "block");
-  CHECK(to_string(shard::Outcome::accepted) == "accepted");
-  CHECK(to_string(shard::Outcome::timestamps_exhausted) == "timestamps_exhausted");
-  CHECK(to_string(static_cast<shard::Outcome>(99)) == "unknown");
-}

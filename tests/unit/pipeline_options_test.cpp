@@ -6,9 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "shard/options.hpp"
@@ -37,18 +35,6 @@ std::string refused(const Change& change) {
     return error.field();
   }
   return "-";
-}
-
-/// The names of an enum with so many values, and what comes behind the last of them.
-template <class Enum>
-void check_names(int count, std::string_view first, std::string_view last) {
-  std::set<std::string_view> names;
-  for (int value = 0; value < count; ++value) names.insert(to_string(static_cast<Enum>(value)));
-  CHECK(names.size() == static_cast<std::size_t>(count));
-  CHECK(names.count("unknown") == 0);
-  CHECK(to_string(static_cast<Enum>(0)) == first);
-  CHECK(to_string(static_cast<Enum>(count - 1)) == last);
-  CHECK(to_string(static_cast<Enum>(count)) == "unknown");
 }
 
 }  // namespace
@@ -137,14 +123,4 @@ TEST_CASE("the shards of a pipeline lie within its scaling policy", "[R-J2]") {
   CHECK(refused(with(6)) == "-");
   CHECK(refused(with(7)) == "manager.shards");
   CHECK(refused([](auto& options) { options.manager.shards = 1024; }) == "-");
-}
-
-TEST_CASE("wait strategies, causes and notices have the names that they are spelled with",
-          "[R-J1]") {
-  check_names<shard::WaitStrategy>(3, "park", "spin");
-  check_names<shard::DeadLetterCause>(3, "refused", "time_exhausted");
-  check_names<shard::NoticeKind>(6, "scaled_up", "evicting");
-  CHECK(to_string(shard::WaitStrategy::spin_then_park) == "spin_then_park");
-  CHECK(to_string(shard::DeadLetterCause::attempts_exhausted) == "attempts_exhausted");
-  CHECK(to_string(shard::NoticeKind::dead_lettered) == "dead_lettered");
 }

@@ -5,16 +5,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <set>
 #include <string>
-#include <string_view>
 
 namespace {
 
 using shard::CloseReport;
 using shard::FlushResult;
 using shard::FlushStatus;
-using shard::HealthState;
 using shard::Sequence;
 using shard::ShardId;
 using shard::Undelivered;
@@ -24,34 +21,7 @@ shard::UndeliveredRange range(std::uint32_t shard, std::uint64_t first, std::uin
   return {ShardId{shard}, Sequence{first}, Sequence{last}, why};
 }
 
-template <class Enum>
-std::size_t names_of(int count) {
-  std::set<std::string_view> names;
-  for (int value = 0; value < count; ++value) names.insert(to_string(static_cast<Enum>(value)));
-  CHECK(names.count("unknown") == 0);
-  CHECK(to_string(static_cast<Enum>(count)) == "unknown");
-  return names.size();
-}
-
 }  // namespace
-
-TEST_CASE("the answers of flush, close and health have the names that they are spelled with") {
-  CHECK(names_of<FlushStatus>(5) == 5);
-  CHECK(names_of<Undelivered>(3) == 3);
-  CHECK(names_of<HealthState>(4) == 4);
-  CHECK(to_string(FlushStatus::flushed) == "flushed");
-  CHECK(to_string(FlushStatus::timed_out) == "timed_out");
-  CHECK(to_string(FlushStatus::would_deadlock) == "would_deadlock");
-  CHECK(to_string(FlushStatus::closed) == "closed");
-  CHECK(to_string(FlushStatus::adapter_failed) == "adapter_failed");
-  CHECK(to_string(Undelivered::abandoned_queued) == "abandoned_queued");
-  CHECK(to_string(Undelivered::abandoned_batched) == "abandoned_batched");
-  CHECK(to_string(Undelivered::possibly_delivered) == "possibly_delivered");
-  CHECK(to_string(HealthState::healthy) == "healthy");
-  CHECK(to_string(HealthState::retrying) == "retrying");
-  CHECK(to_string(HealthState::stuck) == "stuck");
-  CHECK(to_string(HealthState::closed) == "closed");
-}
 
 TEST_CASE("a flush has succeeded only when everything is flushed") {
   CHECK(FlushResult{});

@@ -128,8 +128,7 @@ TEST_CASE("what is popped by hand is not waited for", "[R-D15]") {
   CHECK(test.ledger().returned + test.ledger().delivered == 16);
 }
 
-TEST_CASE("who waits behind fences in a circle is not looked at again and again",
-          "[R-D15]") {
+TEST_CASE("who waits behind fences in a circle is not looked at again and again", "[R-D15]") {
   auto options = hosted_elastic_options(Routing::keyed, 2, 1, 4, 1024);
   options.batch.max_delay = nanoseconds{0};
   Keyed test(options);

@@ -8,9 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "shard/config_json.hpp"
@@ -20,7 +18,6 @@ namespace {
 
 using nlohmann::json;
 using shard::ConfigError;
-using shard::ScalingError;
 using shard::ScalingPolicy;
 using shard::ShardMetrics;
 using shard::ShardState;
@@ -172,19 +169,6 @@ TEST_CASE("policy fields have to fit together", "[R-J2]") {
   CHECK(refused([](auto& p) { p.underutilised_threshold = p.fill_threshold; }) ==
         "scaling.underutilised_threshold");
   CHECK(refused([](auto& p) { p.min_shards = p.max_shards = 1024; }) == "-");
-}
-
-TEST_CASE("every scaling error has a name of its own", "[R-E16]") {
-  std::set<std::string_view> names;
-  for (int error = 0; error <= static_cast<int>(ScalingError::ids_exhausted); ++error) {
-    names.insert(to_string(static_cast<ScalingError>(error)));
-  }
-  CHECK(names.size() == 9);
-  CHECK(names.count("unknown") == 0);
-  CHECK(to_string(static_cast<ScalingError>(200)) == "unknown");
-  CHECK(to_string(shard::Routing::keyed) == "keyed");
-  CHECK(to_string(shard::ScalingKind::scale_down) == "scale_down");
-  CHECK(to_string(shard::ScalingReason::sink_saturated) == "sink_saturated");
 }
 
 TEST_CASE("a policy can be read from JSON, and reads back the same", "[R-J3]") {

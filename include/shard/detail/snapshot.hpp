@@ -65,10 +65,14 @@ class SnapshotCell {
   /// this thread calls current() of any cell.
   [[nodiscard]] const T* cached() const noexcept {
     const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
-    if (slot.instance == instance_ && slot.version == version()) [[likely]] {
-      return static_cast<const T*>(slot.value);
+    // Two tests, so that the compiler lays out what is likely in one line.
+    if (slot.instance != instance_) [[unlikely]] {
+      return nullptr;
     }
-    return nullptr;
+    if (slot.version != version()) [[unlikely]] {
+      return nullptr;
+    }
+    return static_cast<const T*>(slot.value);
   }
 
   /// The current value, shared; it is cached for this thread from now on.
