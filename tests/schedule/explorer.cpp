@@ -44,7 +44,8 @@ class Baton {
 };
 
 /// Keeps a thread, and those that it starts meanwhile, on the processor where it is. They only take turns, and to wake a
-/// thread on another processor takes several times as long.
+/// thread on another processor takes several times as long. (Of two explorations at a time on one processor, each takes
+/// twice as long.)
 class OneProcessor {
  public:
   OneProcessor() noexcept {

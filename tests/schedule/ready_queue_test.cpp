@@ -414,6 +414,45 @@ TEST_CASE("who enters without a node counts as a claim, and nothing is forgotten
   check(found);
 }
 
+TEST_CASE("who goes to work without claim() leaves what is ready to another", "[R-G1][R-G7]") {
+  // It has made node 0 ready itself, as it ended a pass, and that wakes nobody.
+  const bool polls = GENERATE(true, false);
+  const bool other_spins = GENERATE(true, false);
+  const auto found = explore({.preemptions = 1}, [=](Execution& run) {
+    auto& scene = run.make<Scene<ScheduledPlatform>>(1);
+    auto& bell = run.make<EventCount<ScheduledPlatform>>();
+    run.thread([&scene, &bell, polls] {
+      scene.put(0);
+      if (const auto claim = scene.queue.claim(scene.clock.now()); claim.node != nullptr) {
+        scene.queue.release(*claim.node, Rest::again, false);
+      }
+      require(polls ? scene.queue.try_claim(scene.nodes[1]) : scene.queue.enter(), "not claimed");
+      for (;;) {
+        const auto ticket = bell.prepare();
+        if (scene.done.load() != 0) break;
+        static_cast<void>(bell.wait_until(ticket, scene.clock, Timestamp::max()));
+      }
+    });
+    run.thread([&scene, &bell, other_spins] {
+      while (scene.done.load() == 0) {
+        const auto claim = scene.queue.claim(scene.clock.now());
+        if (claim.node != nullptr) {
+          scene.do_work(static_cast<Node&>(*claim.node));
+          bell.notify_all();
+        } else if (other_spins) {
+          static_cast<void>(scene.queue.spin(claim.ticket, Timestamp::max(), [] {
+            give_way();
+            return false;
+          }));
+        } else {
+          scene.queue.sleep(claim.ticket);
+        }
+      }
+    });
+  });
+  check(found);
+}
+
 TEST_CASE("a node is retired once, and never while it is claimed") {
   const auto found = explore({.preemptions = 2 - kFewer}, [](Execution& run) {
     auto& scene = run.make<Scene<ScheduledPlatform>>(1);

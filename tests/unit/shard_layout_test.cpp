@@ -19,24 +19,30 @@ using Lines = std::set<std::size_t>;
 
 namespace {
 
+template <class Object>
+std::vector<std::byte> bytes_of(const Object& object) {
+  static_assert(alignof(Object) % kCacheLine == 0, "lines are counted from its beginning");
+  std::vector<std::byte> bytes(sizeof object);
+  std::memcpy(bytes.data(), static_cast<const void*>(&object), bytes.size());
+  return bytes;
+}
+
+/// The cache lines in which they differ.
+Lines lines_between(const std::vector<std::byte>& before, const std::vector<std::byte>& after) {
+  Lines lines;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    if (before[i] != after[i]) lines.insert(i / kCacheLine);
+  }
+  return lines;
+}
+
 /// Which cache lines of an object have another content after `change`. Locks are as they were then, but each lies in a
 /// line with what it guards.
 template <class Object, class Change>
 Lines lines_written(const Object& object, const Change& change) {
-  static_assert(alignof(Object) % kCacheLine == 0, "lines are counted from its beginning");
-  const auto bytes_of = [&object] {
-    std::vector<std::byte> bytes(sizeof object);
-    std::memcpy(bytes.data(), static_cast<const void*>(&object), bytes.size());
-    return bytes;
-  };
-  const auto before = bytes_of();
+  const auto before = bytes_of(object);
   change();
-  const auto after = bytes_of();
-  Lines lines;
-  for (std::size_t i = 0; i < sizeof object; ++i) {
-    if (before[i] != after[i]) lines.insert(i / kCacheLine);
-  }
-  return lines;
+  return lines_between(before, bytes_of(object));
 }
 
 Lines both(const Lines& some, const Lines& others) {
@@ -96,7 +102,14 @@ TEST_CASE("who pushes and who pops write different cache lines of a shard, count
 TEST_CASE("a push changes one cache line of its shard, the one with the lock", "[R-C9]") {
   Subject subject;
   subject.push(300);
-  CHECK(lines_written(subject.core, [&] { subject.push(3); }).size() == 1);
+  const auto pushing = lines_written(subject.core, [&] { subject.push(3); });
+  CHECK(pushing.size() == 1);
+  // It is one of the two that differ while both locks are held.
+  const auto free = bytes_of(subject.core);
+  const auto locks =
+      subject.core.with_locks([&] { return lines_between(free, bytes_of(subject.core)); });
+  CHECK(locks.size() == 2);
+  CHECK(both(pushing, locks) == pushing);
 }
 
 TEST_CASE("what is counted once for each batch lies with who pops, not with who pushes", "[R-C9]") {

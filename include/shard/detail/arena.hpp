@@ -36,7 +36,7 @@ class Arena {
 
   /// \param size  the budget in bytes, a power of two.
   explicit Arena(std::size_t size, std::uint64_t first_position = 0)
-      : lines_(std::make_unique_for_overwrite<Line[]>((size + kCacheLine - 1) / kCacheLine)),
+      : lines_(std::make_unique_for_overwrite<Line[]>((size + kAhead) / kCacheLine + 1)),
         size_(size),
         limit_(size),
         freed_seen_(first_position),
@@ -77,10 +77,8 @@ class Arena {
                          std::memory_order_relaxed);
   }
 
-  /// Asks for the line that will be written a few events after the one at `place`; the last to have it was the consumer's
-  /// core, and without that a copy waits for each of its lines. Producer, within a batch.
+  /// Asks for the line that will be written a few events after the one at `place`: the consumer's core has it. Producer.
   SHARD_ALWAYS_INLINE void prefetch_after(Place place) const noexcept {
-    constexpr std::size_t kAhead = 512;
     prefetch_for_writing(reinterpret_cast<std::uintptr_t>(at(place.offset)) + kAhead);
   }
 
@@ -110,6 +108,9 @@ class Arena {
   struct alignas(kCacheLine) Line {
     std::byte bytes[kCacheLine];
   };
+  /// How far prefetch_after() looks. At the end of the circle it asks for lines behind it, which are there for that: to begin
+  /// anew would cost each push more than a few lines that nobody asked for.
+  static constexpr std::size_t kAhead = 512;
   std::unique_ptr<Line[]> lines_;
   std::size_t size_;
   std::size_t limit_;         ///< producer; size_ or less

@@ -21,8 +21,8 @@ SHARD_ALWAYS_INLINE void prefetch(const void* line) noexcept {
 #endif
 }
 
-/// The same for a line that will be written: other cores give up their copies of it. An address, not a pointer, since it
-/// may lie behind the end of what is written.
+/// The same for a line that will be written: other cores give up their copies of it. An address, since it may lie behind the
+/// end of an array.
 SHARD_ALWAYS_INLINE void prefetch_for_writing(std::uintptr_t line) noexcept {
 #if defined(__GNUC__) && defined(__x86_64__)
   // __builtin_prefetch() takes this instruction only for processors from 2014 on; earlier ones do nothing with it.

@@ -59,14 +59,16 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
  private:
   static constexpr std::uint32_t kFree = 0;
   static constexpr std::uint32_t kHeld = 1;
+  static constexpr int kLongestPause = 64;  ///< between two looks at a lock that is held
 
   SHARD_NOINLINE void lock_contended() noexcept {
-    // Each look takes the line, and what the holder writes beside the lock, from its core: less often, the longer it holds it.
-    int pause = 1;
-    for (int spin = 0; spin < Platform::kSpins; spin += pause) {
-      for (int i = 0; i < pause; ++i) Platform::relax();
-      pause = std::min(2 * pause, 64);
-      // The load is only a hint, which keeps the line shared while the lock is held; try_lock() decides.
+    // A look takes the line, with what the holder writes beside the lock, from its core: the longer this takes, the more
+    // rarely. It only reads, so that it leaves the holder a copy; the exchange behind it decides.
+    for (int spent = 0, pause = 1; spent < Platform::kSpins;
+         spent += pause, pause = std::min(2 * pause, kLongestPause)) {
+      for (int i = 0; i < pause; ++i) {
+        Platform::relax();
+      }
       if (word_.load(std::memory_order_relaxed) == kFree &&
           word_.exchange(kHeld, std::memory_order_acquire) == kFree) {  // [mutex.word]
         return;

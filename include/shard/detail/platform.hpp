@@ -23,12 +23,14 @@ struct SHARD_EXPORT SystemPlatform {
 
   /// A hint that this thread spins.
   static void relax() noexcept {
-#if defined(SHARD_HAS_TSC)
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
     __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+    asm volatile("isb" ::: "memory");  // `yield` does nothing on most of them
 #endif
   }
 
-  /// How often a thread that waits for a mutex looks before it parks: about as long as parking takes with its barrier and
+  /// How many times a thread that waits for a mutex relaxes before it parks: about as long as parking takes with its barrier and
   /// two system calls, 5 to 20 us. So who waits for a whole batch's push seldom parks, and nobody spends more than twice
   /// what the better of the two would have cost.
   static constexpr int kSpins = 512;

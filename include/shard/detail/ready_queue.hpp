@@ -137,12 +137,18 @@ class ReadyQueue {
   }
   /// Claims a node that the caller has found to have something to do; false if it is not idle.
   [[nodiscard]] bool try_claim(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
-    const LockGuard lock(mutex_);
-    if (!is_idle(node) || claimed_ == max_claims_) {
-      return false;
+    auto wake = Wake::nobody;
+    {
+      const LockGuard lock(mutex_);
+      if (!is_idle(node) || claimed_ == max_claims_) {
+        return false;
+      }
+      watch(node);
+      claim_locked(node);
+      wake =
+          wake_for_work();  // as in claim(): the caller may have made another node ready when it ended its last pass
     }
-    watch(node);
-    claim_locked(node);
+    unpark(wake);
     return true;
   }
   /// Before whoever wants to park gives the shard of an unwatched node a watch: a number for note_watched(). Nothing: it
@@ -166,11 +172,16 @@ class ReadyQueue {
 
   /// Counts as a claim of no node in particular until leave(); false if there are too many.
   [[nodiscard]] bool enter() noexcept SHARD_EXCLUDES(mutex_) {
-    const LockGuard lock(mutex_);
-    if (claimed_ == max_claims_) {
-      return false;
+    auto wake = Wake::nobody;
+    {
+      const LockGuard lock(mutex_);
+      if (claimed_ == max_claims_) {
+        return false;
+      }
+      ++claimed_;
+      wake = wake_for_work();  // likewise
     }
-    ++claimed_;
+    unpark(wake);
     return true;
   }
   /// Wakes nobody: the caller claims or sleeps next.

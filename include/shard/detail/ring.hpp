@@ -26,7 +26,7 @@ class Ring {
   /// \param capacity  a power of two >= 2; capacity - 1 records fit.
   explicit Ring(std::size_t capacity) : records_(capacity - 1), last_slot_(capacity - 1) {
     records_.push(Record{});
-    ahead_ = reinterpret_cast<std::uintptr_t>(&records_.front()) + kAhead * sizeof(Record);
+    slots_ = reinterpret_cast<std::uintptr_t>(&records_.front());
     records_.reset();
   }
 
@@ -66,11 +66,12 @@ class Ring {
     expects(pushed, "a ring was pushed beyond its capacity");
   }
 
-  /// Asks for the line that will be written some records after the one that was pushed as number `position`, counted from
-  /// 0: the consumer's core has it. Without that a producer waits for it when it takes the next lock, as a locked
-  /// instruction waits until all that was written before has left the core.
+  /// Asks for the line of the record that will be pushed a few after number `position`, counted from 0 for the first of
+  /// this ring: the consumer's core has it. Without that a producer waits for it when it takes the next lock, as a
+  /// locked instruction waits until all that was written before has left the core.
   SHARD_ALWAYS_INLINE void prefetch_after(std::uint64_t position) const noexcept {
-    prefetch_for_writing(ahead_ + (position & last_slot_) * sizeof(Record));
+    const auto slot = (static_cast<std::size_t>(position) + kAhead) & last_slot_;
+    prefetch_for_writing(slots_ + slot * sizeof(Record));
   }
 
   /// Takes up to `out.size()` of the oldest records; returns how many.
@@ -83,7 +84,7 @@ class Ring {
 
   boost::lockfree::spsc_queue<Record> records_;
   std::size_t last_slot_;
-  std::uintptr_t ahead_;  ///< kAhead records behind where Boost keeps the first
+  std::uintptr_t slots_;  ///< where Boost keeps the records
   std::atomic<bool> writing_{false};
   std::atomic<bool> reading_{false};
 };

@@ -45,7 +45,7 @@ enum class Verdict : std::uint8_t {
   stale = 0x80,      ///< the shard takes no event by this table: there is a newer one
   must_wait = 0x81,  ///< full, mode block: wait with the ticket, then route again
   again = 0x82,      ///< of a group: the lock was held long enough, go on with the rest
-  full = 0x83,       ///< of push_if_room(): no room
+  full = 0x83,       ///< of push_if_room(): no room, as far as it knows
 };
 
 [[nodiscard]] constexpr Verdict verdict(Outcome outcome) noexcept {
@@ -134,7 +134,7 @@ class ShardCore {
   ShardCore& operator=(const ShardCore&) = delete;
   ~ShardCore() { retire(); }
 
-  /// Pushes one event that is within the limits, if there is room: accepted, or else full, stale or
+  /// Pushes one event that is within the limits, if there seems to be room: accepted, or else full, stale or
   /// timestamps_exhausted, and then nothing has happened and push() decides.
   /// \param slot  by which it is routed, or kNoSlot
   [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_if_room(std::uint64_t version, const Item& item,
@@ -396,7 +396,7 @@ class ShardCore {
 
   /// Bytes in use, as a part of what fits; 0 .. 1.
   [[nodiscard]] double fill_of_bytes() const noexcept {
-    return static_cast<double>(arena_.used(arena_tail_)) / static_cast<double>(arena_.size());
+    return static_cast<double>(arena_used()) / static_cast<double>(arena_.size());
   }
   /// The larger of events and bytes in use, as a part of what fits; 0 .. 1.
   [[nodiscard]] double fill_ratio() const noexcept {
@@ -404,7 +404,7 @@ class ShardCore {
   }
 
   /// Bytes that the events in the ring hold.
-  [[nodiscard]] std::size_t bytes_used() const noexcept { return arena_.used(arena_tail_); }
+  [[nodiscard]] std::size_t bytes_used() const noexcept { return arena_used(); }
   [[nodiscard]] std::size_t bytes_capacity() const noexcept { return arena_.size(); }
 
   /// Events pushed and events gone, for whoever wants to see that nothing moved in between.
@@ -489,6 +489,11 @@ class ShardCore {
     typename Arena<Platform>::Place place;
     std::uint64_t cost;
   };
+
+  /// Without the lock: it reads what is atomic of the tail.
+  [[nodiscard]] std::size_t arena_used() const noexcept SHARD_NO_THREAD_SAFETY_ANALYSIS {
+    return arena_.used(arena_tail_);
+  }
 
   [[nodiscard]] std::uint64_t pushed() const noexcept {
     return pushed_.load(
@@ -665,14 +670,14 @@ class ShardCore {
   const Clock& clock_;                        ///< the manager's; whoever calls keeps that alive
   const Consumer<Platform>* const consumer_;  ///< likewise
 
-  // The producers' side: all that a push changes is in one line with the lock that guards it. Where producers meet, each
-  // line more is one that has to come from another core.
+  // The producers' side. All that a push into a shard with room changes is in one line with the lock: where producers
+  // meet, each line more is one that has to come from another core.
   alignas(kCacheLine) BasicMutex<Platform> producer_ SHARD_ACQUIRED_BEFORE(pop_);
   std::uint32_t room_ SHARD_GUARDED_BY(producer_);  ///< usable_, or less while watched_
   std::uint64_t next_timestamp_ SHARD_GUARDED_BY(producer_) = 0;
   std::uint64_t head_seen_ SHARD_GUARDED_BY(producer_) = 0;  ///< copy of head_, not ahead of it
   Atomic<std::uint64_t> pushed_{0};                          ///< written under producer_
-  typename Arena<Platform>::Tail arena_tail_;                ///< written under producer_
+  typename Arena<Platform>::Tail arena_tail_ SHARD_GUARDED_BY(producer_);
   /// Its ends by producer_ and pop_; replaced under both. Begins with Boost's write index, the last word of this line.
   std::optional<Ring> ring_;
 

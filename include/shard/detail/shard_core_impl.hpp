@@ -471,7 +471,7 @@ Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexc
   const LockGuard lock(producer_);
   head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
   const auto queued = pushed() - head_seen_;
-  if (queued >= events || (queued != 0 && (arena_.used(arena_tail_) >= bytes || wants_flush()))) {
+  if (queued >= events || (queued != 0 && (arena_used() >= bytes || wants_flush()))) {
     return Rest::again;
   }
   watched_ = true;

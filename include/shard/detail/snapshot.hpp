@@ -65,7 +65,7 @@ class SnapshotCell {
   /// this thread calls current() of any cell.
   [[nodiscard]] const T* cached() const noexcept {
     const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
-    // Two tests, so that the compiler lays out what is likely in one line.
+    // Two tests, so that the compiler lays out what is likely without a jump.
     if (slot.instance != instance_) [[unlikely]] {
       return nullptr;
     }
