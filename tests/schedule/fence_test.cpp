@@ -791,6 +791,48 @@ TEST_CASE("evictions in front of a fence and behind it neither pass it nor hold 
   }
 }
 
+// ---------------------------------------------------------------------------------- workers
+
+TEST_CASE("what a worker has taken is under way until it is settled, whenever its fence opened",
+          "[R-D15][R-G7]") {
+  // The slot moves from 0 to 1 and on to 2, and each shard has a worker. A fence may open while a worker takes: what it
+  // takes then must hold back the next shard like anything else that is not delivered yet.
+  const auto k = Elastic<>(3U).key_of('K', 0);
+  struct Sink {
+    int delivered = 0;
+
+    void deliver(Core& core) {
+      EventBatch batch;
+      static_cast<void>(core.take(batch, 100, 1'000'000));
+      if (batch.empty()) {
+        return;
+      }
+      require(batch.size() == 1 && batch[0].text()[1] == static_cast<char>('0' + delivered),
+              "an event is under way before an older one of its key was delivered");
+      require(core.settle({.delivered = 1}, true, [&] { ++delivered; }), "it was not settled");
+    }
+  };
+  const auto found = explore({.preemptions = 2, .steps = kFewSteps}, [&](Execution& run) {
+    auto& elastic = run.make<Elastic<>>(3U);
+    auto& sink = run.make<Sink>();
+    for (int shard = 0; shard < 3; ++shard) {
+      elastic.move(k, static_cast<std::uint32_t>(shard));
+      elastic.ingest(k, shard, shard);
+      run.thread([&elastic, &sink, shard] {
+        sink.deliver(*elastic.shards[static_cast<std::size_t>(shard)]);
+      });
+    }
+    run.afterwards([&elastic, &sink] {
+      for (auto& shard : elastic.shards) {
+        sink.deliver(*shard);
+      }
+      require(sink.delivered == 3, "an event stays behind a fence for ever");
+    });
+  });
+  INFO(found);
+  CHECK(found.passed());
+}
+
 // ---------------------------------------------------------------------------------- late producers
 
 TEST_CASE("a producer that is two changes late loses neither events nor their order",

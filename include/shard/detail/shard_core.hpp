@@ -655,9 +655,11 @@ class ShardCore {
     std::size_t room_needed = 0;  ///< the next event needs so many bytes in `out`
     bool more = false;            ///< there may be more to pop
   };
-  /// \param count  where they count: returned_ or taken_
+  /// \param before_fence  how many pass_fences() lets out
+  /// \param count         where they count: returned_ or taken_
   [[nodiscard]] Hold pop_hold(EventBatch& out, std::size_t max_events, std::uint64_t max_bytes,
-                              bool first, Count& count) noexcept SHARD_REQUIRES(pop_);
+                              std::uint64_t before_fence, bool first, Count& count) noexcept
+      SHARD_REQUIRES(pop_);
   /// Calls `hold(batch, events, bytes, first)`, which is pop_hold() under the lock, until enough is popped.
   template <class PopHold>
   std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,

@@ -296,22 +296,16 @@ void ShardCore<Platform>::chain_if_owned(const Record& record,
 }
 
 template <class Platform>
-typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(EventBatch& out,
-                                                                 std::size_t max_events,
-                                                                 std::uint64_t max_bytes,
-                                                                 bool first,
-                                                                 Count& count) noexcept {
+typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(
+    EventBatch& out, std::size_t max_events, std::uint64_t max_bytes, std::uint64_t before_fence,
+    bool first, Count& count) noexcept {
   Hold hold;
-  if (!ring_) {
+  if (!ring_ || before_fence == 0) {
     return hold;
   }
   const auto turn = ring_->read_turn();
   // What an earlier pop or eviction has left staged says nothing of what the ring holds behind it.
   const bool leftover = stage_begin_ != stage_end_;
-  const auto before_fence = pass_fences();
-  if (before_fence == 0) {
-    return hold;
-  }
   const auto records = staged(turn);
   const auto room_bytes = EventBatchAccess::byte_room(out);
   const auto limit = std::min({max_events, records.size(), EventBatchAccess::event_room(out),
@@ -403,7 +397,7 @@ std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
       pop_in_holds(out, max_events, max_bytes,
                    [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
                      const LockGuard lock(pop_);
-                     return pop_hold(batch, events, bytes, first, returned_);
+                     return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
                    });
   if (popped != 0) {
     announce_move();  // another shard of a pipeline may wait for what the host has popped
@@ -421,7 +415,9 @@ typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
       [this, &taken](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
         const LockGuard lock(pop_);
         const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
-        const bool fenced = pass_fences() == 0;
+        // Looked at once: a fence that opens between two looks would let out events that hold nothing back.
+        const auto before_fence = pass_fences();
+        const bool fenced = before_fence == 0;
         if (fenced && first) {
           taken.fenced = true;
           taken.unclear = fence_unclear_;
@@ -432,7 +428,7 @@ typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
         if (begins) {
           held_from_ = position;
         }
-        const auto hold = pop_hold(batch, events, bytes, first, taken_);
+        const auto hold = pop_hold(batch, events, bytes, before_fence, first, taken_);
         if (begins && hold.events == 0) {
           held_from_ = kNothingHeld;
           publish_watermark();
@@ -448,7 +444,7 @@ std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_eve
   return pop_in_holds(out, max_events, max_bytes,
                       [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
                           SHARD_NO_THREAD_SAFETY_ANALYSIS {
-                            return pop_hold(batch, events, bytes, first, returned_);
+                            return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
                           });
 }
 
