@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -77,9 +78,14 @@ class Arena {
                          std::memory_order_relaxed);
   }
 
-  /// Asks for the line that will be written a few events after the one at `place`: the consumer's core has it. Producer.
+  /// Asks for what will be written after the block at `place`, since the consumer's core has it: the line a few short events
+  /// on, or all of the next block if that is as long as this one. Producer.
   SHARD_ALWAYS_INLINE void prefetch_after(Place place) const noexcept {
-    prefetch_for_writing(reinterpret_cast<std::uintptr_t>(at(place.offset)) + kAhead);
+    if (place.held <= kCacheLine) [[likely]] {
+      prefetch_for_writing(reinterpret_cast<std::uintptr_t>(at(place.offset)) + kAhead);
+    } else {
+      prefetch_next_block(place);
+    }
   }
 
   /// Gives back what the oldest records cost. Consumer, after it has copied them.
@@ -104,6 +110,14 @@ class Arena {
   void release() noexcept { lines_.reset(); }
 
  private:
+  SHARD_NOINLINE void prefetch_next_block(Place place) const noexcept {
+    const std::size_t end =
+        std::min<std::size_t>(place.offset + std::size_t{2} * place.held, size_);
+    for (std::size_t line = place.offset + place.held; line < end; line += kCacheLine) {
+      prefetch_for_writing(reinterpret_cast<std::uintptr_t>(lines_.get()) + line);
+    }
+  }
+
   /// Aligned: blocks of a line, or of a power of two of them, then touch no more lines than they need.
   struct alignas(kCacheLine) Line {
     std::byte bytes[kCacheLine];
