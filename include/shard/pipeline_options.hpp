@@ -102,7 +102,7 @@ struct PipelineOptions {
   /// Threads are named so, with a number behind it; the system may cut it to 15 characters. Empty: no names.
   std::string thread_name = "shard";
 
-  /// One call of deliver() at a time, whatever the number of workers.
+  /// One call of deliver() at a time, whatever the number of workers. Not together with an AdapterFactory.
   bool serialise_adapter = false;
 
   /// What DeliveryContext::deadline allows one attempt. Above 0; max(): no limit. It is told, not enforced.

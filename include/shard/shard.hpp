@@ -138,9 +138,8 @@ class BasicLockedShard {
   std::size_t pop_batch_into(EventBatch& out, std::size_t max_events,
                              std::size_t max_payload_bytes = BasicShard<Platform>::kUnlimited)
       SHARD_NO_THREAD_SAFETY_ANALYSIS {
-    const auto popped = core_.pop_locked(out, max_events, max_payload_bytes);
-    afterwards_.news.moved = afterwards_.news.moved || popped != 0;
-    return popped;
+    afterwards_.news.moved = true;  // or not; also when `out` cannot grow for all of it
+    return core_.pop_locked(out, max_events, max_payload_bytes);
   }
 
  private:

@@ -379,6 +379,39 @@ TEST_CASE("close without memory keeps its counts, and its report says that it is
   CHECK(n > 3);
 }
 
+TEST_CASE("what was popped before there was no memory lets the shard that waits for it go on",
+          "[R-D15][R-C1]") {
+  auto options = shard_test::hosted_elastic_options(Routing::keyed, 1, 1, 2, 1'024);
+  options.manager.ring_bytes = 65'536;
+  options.batch.min_events = options.batch.max_events = 1;
+  options.batch.max_delay = std::chrono::nanoseconds{0};
+  shard_test::Hosted test(options);
+  auto& manager = test.pipeline->manager();
+  const auto push = [&](std::size_t key) {
+    REQUIRE(test.pipeline->ingest("x", Key{std::to_string(key)}) == Outcome::accepted);
+  };
+  for (std::size_t i = 0; i < 100; ++i) push(i);
+  REQUIRE(test.pipeline->scale_up(1).added.size() == 1);
+  const auto first = manager.shard(shard::ShardId{0});
+  const auto moved = manager.shard(shard::ShardId{1});
+  for (std::size_t i = 0; moved->len() == 0; ++i) push(i);
+  CHECK(test.pipeline->run_once() == 1);  // now the other one waits
+  const auto left = first->len();
+
+  shard::EventBatch popped;
+  popped.reserve_more(256,
+                      65'536);  // for what is popped under one lock; then it asks for as much again
+  {
+    const AllocationFailure failure(1);
+    CHECK_THROWS_AS(first->pop_batch_into(popped), std::bad_alloc);
+  }
+  CHECK(popped.size() == left);
+  CHECK(first->len() == 0);
+  test.run();
+  CHECK(moved->len() == 0);
+  CHECK(test.ledger().balanced());
+}
+
 TEST_CASE("a destructor without memory neither throws nor loses what it can deliver", "[R-I5]") {
   for (std::uint64_t n = 1;; ++n) {
     CAPTURE(n);

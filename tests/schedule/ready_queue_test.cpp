@@ -477,6 +477,26 @@ TEST_CASE("a node is retired once, and never while it is claimed") {
   check(found);
 }
 
+TEST_CASE("who waits for progress is told when a node is retired", "[R-H1]") {
+  // What its shard held may have been popped by whoever removes it, so that no worker makes another pass for it.
+  const auto found = explore({.preemptions = 3}, [](Execution& run) {
+    auto& scene = run.make<Scene<ScheduledPlatform>>(1);
+    auto& gone = run.make<ScheduledAtomic<int>>(0);
+    run.thread([&] {
+      for (;;) {
+        const auto ticket = scene.queue.progress.prepare();
+        if (gone.load() == 1) return;
+        static_cast<void>(scene.queue.progress.wait_until(ticket, scene.clock, Timestamp::max()));
+      }
+    });
+    run.thread([&] {
+      gone.store(1);
+      require(scene.queue.retire(scene.nodes[0]), "a node that is idle was not retired");
+    });
+  });
+  check(found);
+}
+
 TEST_CASE("a spinning worker takes what is announced, and wakes others for the rest", "[R-G7]") {
   // One parks at once, the other spins; whoever claims node 0 stays with it until node 1 is done.
   const auto found = explore({.preemptions = 1}, [](Execution& run) {
@@ -847,6 +867,8 @@ std::function<void(Execution&)> delivered_or_reported() {
       scene.at_close = core.ledger();
     });
     run.afterwards([&scene, &core] {
+      require(!core.with_pop_lock([] { require(false, "a batch is changed behind its report"); }),
+              "a batch may be changed behind its report");
       const auto ledger = core.ledger();
       require(ledger == scene.at_close, "the counts have changed after close()");
       require(ledger.balanced(), "the events do not add up");

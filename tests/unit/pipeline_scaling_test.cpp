@@ -254,6 +254,7 @@ TEST_CASE("a drained shard is taken out at the end of a window, and its counts s
   }
   CHECK(test.pipeline->stats().shards == 1);
   CHECK(test.ledger().delivered == 20);
+  CHECK(test.pipeline->manager().stats().events_dispatched == 20);
   CHECK(test.ledger().balanced());
   CHECK(test.pipeline->stats().latency.count() == 20);
   CHECK_FALSE(test.pipeline->latency(ShardId{1}));

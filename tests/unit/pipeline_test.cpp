@@ -172,6 +172,22 @@ TEST_CASE("a batch is due when its shard is half full") {
   }
 }
 
+TEST_CASE("a shard that has refused an event does not wait for more of them", "[R-F2][R-J4]") {
+  // By bytes it can be full before it is half full: 2,033 are used, and the longest payload needs 2,064 of 4,096.
+  auto options = patient_options();
+  options.manager.backpressure = shard::Backpressure::fail_producer();
+  Hosted test(options);
+  for (const auto size : {1'025U, 992U}) {
+    REQUIRE(test.pipeline->ingest(std::string(size, 'x')) == Outcome::accepted);
+  }
+  CHECK(test.run() == 0);
+  REQUIRE(test.pipeline->ingest(std::string(2'048, 'x')) == Outcome::rejected_full);
+  CHECK(test.pipeline->next_due() <= test.now());
+  CHECK(test.run() == 2);
+  test.push(1);
+  CHECK(test.run() == 0);  // this one waits again
+}
+
 TEST_CASE("what is enough grows with the rate of events, and is little again after a burst") {
   auto options = hosted_options(1, 1024);
   options.manager.ring_bytes = 1U << 16U;
@@ -541,6 +557,19 @@ TEST_CASE("a pipeline without an adapter is refused", "[R-J1]") {
                                     return std::unique_ptr<shard::Adapter>();
                                   })),
                   shard::ConfigError);
+}
+
+TEST_CASE("adapters of their own are not serialised", "[R-J1]") {
+  // One worker after the other would have to come by for a flush, and none wakes the next.
+  shard_test::ManualClock clock;
+  shard_test::Sink sink(clock);
+  auto options = hosted_options();
+  options.serialise_adapter = true;
+  const shard::AdapterFactory factory = [&](std::size_t) { return sink.adapter(); };
+  CHECK_THROWS_WITH(shard::Pipeline(options, factory),
+                    Catch::Contains("serialise_adapter") && Catch::Contains("false"));
+  options.serialise_adapter = false;
+  CHECK_NOTHROW(shard::Pipeline(options, factory));
 }
 
 TEST_CASE("a factory makes one adapter for whoever drives") {

@@ -48,6 +48,9 @@ class StoragePool {
   std::size_t made_ SHARD_GUARDED_BY(mutex_) = 0;
 };
 
+/// How soon to look again at a shard where another thread was in the way, or when there is no memory.
+inline constexpr std::chrono::nanoseconds kLookAgain = std::chrono::microseconds{50};
+
 /// Do the workers look at idle shards by themselves, while none is parked? Not where only one may deliver at a time: the
 /// others would look at what they may not take.
 [[nodiscard]] inline bool polls(const PipelineOptions& options) noexcept {
@@ -114,6 +117,10 @@ class Courier {
   Monitor<Platform> monitor;
 
  private:
+  /// A pass that could not see, or could not do, what it wanted to.
+  [[nodiscard]] Pass look_again() const noexcept {
+    return {.rest = Rest::later, .due = clock_.now().after(kLookAgain)};
+  }
   /// Is a batch due? Rest::again: yes. Else how the pass ends; the shard's watch is set then.
   [[nodiscard]] Pass plan(AnyLane& lane, Timestamp now) noexcept;
   /// Takes what is due. False: nothing after all, and `pass` says how to go on.

@@ -12,9 +12,6 @@
 
 namespace shard::detail {
 
-/// How soon to look again at a shard where another thread was in the way, or when there is no memory.
-inline constexpr std::chrono::nanoseconds kLookAgain = std::chrono::microseconds{50};
-
 /// Stops at the last number there is: one that began again would make a batch forget its backoff and max_elapsed.
 [[nodiscard]] constexpr std::uint32_t next_attempt(std::uint32_t attempt) noexcept {
   return attempt + (attempt != std::numeric_limits<std::uint32_t>::max() ? 1U : 0U);
@@ -69,8 +66,8 @@ typename Courier<Platform>::Pass Courier<Platform>::plan(AnyLane& lane, Timestam
   const auto queued = core.length();
   if (queued == 0) {
     // A fence may be the last thing that flush() waits for.
-    if (core.wants_flush() && core.is_fenced()) {
-      return {.rest = Rest::fenced};
+    if (bool unclear = false; core.wants_flush() && core.is_fenced(unclear)) {
+      return unclear ? look_again() : Pass{.rest = Rest::fenced};
     }
     if (polls(options_) && !queue_.has_sleepers()) {
       return {.rest = Rest::unwatched};  // the workers look by themselves
@@ -105,16 +102,14 @@ bool Courier<Platform>::take(AnyLane& lane, AnyAgent& agent, Pass& pass) noexcep
   } catch (const std::bad_alloc&) {
     // What was taken before is a batch, too.
     if (lane.storage == nullptr || lane.storage->empty()) {
-      pass.rest = Rest::later;
-      pass.due = clock_.now().after(kLookAgain);
+      pass = look_again();
       return false;
     }
   }
   if (lane.storage->empty()) {
     end_batch(lane, agent);
     if (taken.unclear) {
-      pass.rest = Rest::later;
-      pass.due = clock_.now().after(kLookAgain);
+      pass = look_again();
     } else if (taken.fenced) {
       pass.rest = Rest::fenced;
     }
@@ -173,7 +168,7 @@ void Courier<Platform>::deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter
         std::lower_bound(indices.begin(), indices.end(), lane.size) - indices.begin());
     expects(some == indices.size(), "an adapter refused an event that is not in its batch");
     const auto move_refused_back = [&] {
-      lane.core.with_pop_lock([&] {
+      return lane.core.with_pop_lock([&] {
         EventBatchAccess::move_back(*lane.storage, lane.first, lane.size,
                                     std::span(indices).first(some));
       });
@@ -208,8 +203,7 @@ void Courier<Platform>::deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter
           in_time = settle_delivered(lane, agent, lane.size, now, pass);
           break;
         }
-        move_refused_back();
-        in_time = bury(lane, agent, some, refused, true, now, pass);
+        in_time = move_refused_back() && bury(lane, agent, some, refused, true, now, pass);
         break;
       case Delivery::Kind::refuse:
         in_time = bury(lane, agent, lane.size, refused, false, now, pass);
@@ -219,8 +213,7 @@ void Courier<Platform>::deliver(AnyLane& lane, AnyAgent& agent, Adapter& adapter
           in_time = fail(lane, agent, answer->reason(), now, pass);
           break;
         }
-        move_refused_back();
-        in_time = bury(lane, agent, some, refused, false, now, pass);
+        in_time = move_refused_back() && bury(lane, agent, some, refused, false, now, pass);
         lane.attempt = 0;
         break;
       case Delivery::Kind::retry:
@@ -240,7 +233,7 @@ std::optional<Delivery> Courier<Platform>::attempt(AnyLane& lane, AnyAgent& agen
                                                    Adapter& adapter) noexcept {
   const auto begin = [&lane] { lane.size += std::exchange(lane.taken, 0); };
   if (gate_.is_stopped()) {
-    lane.core.with_pop_lock(begin);
+    static_cast<void>(lane.core.with_pop_lock(begin));
     return std::nullopt;
   }
   if (!lane.core.begin_attempt(begin)) {

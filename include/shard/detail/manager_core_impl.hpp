@@ -41,17 +41,13 @@ Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slo
     now = clock.now();
   }
   Waiting waiting{.allowed = !is_worker_of(this)};
-  const Table* table =
-      topology.tables.cached();  // valid until this thread reads a newer one, also if it waits
-  std::shared_ptr<const Table> kept;
   for (;;) {
     if (is_closed()) {
       return count(Outcome::rejected_closed);
     }
-    if (table == nullptr) {
-      kept = topology.tables.current();
-      table = kept.get();
-    }
+    // Valid until this thread reads a newer one, also if it waits. When a shard has refused a push as stale, the lock under
+    // which it did shows that there is a newer one.
+    const auto table = topology.tables.read();
     Core* core = table->member_of(slot);
     if (core == nullptr) {
       return count(Outcome::unrouted);
@@ -68,7 +64,6 @@ Outcome ManagerCore<Platform>::admit_slowly(const Item& given, std::uint32_t slo
       waiting.expired = !core->wait_for_room(waiting);
     }
     // Else it was stale: a newer table was published, or the manager closed, before this one was refused.
-    table = nullptr;
     now = clock.now();
   }
 }

@@ -130,25 +130,28 @@ std::optional<std::size_t> BasicManager<Platform>::try_total_pending_in_rings() 
 
 template <class Platform>
 Stats BasicManager<Platform>::stats() const noexcept {
-  const auto table = core_->topology.tables.peek();
+  const auto table = core_->topology.tables.read();
+  // Sums in registers: in the result, where the compiler would keep them, each addition waits for the last one's store.
   const auto& base = table->base;
-  Stats total{base.accepted, base.dropped_newest + base.sampled_out + base.evicted, base.returned};
+  auto ingested = base.accepted;
+  auto dropped = base.dropped_newest + base.sampled_out + base.evicted;
+  auto dispatched = base.returned + base.delivered;
   for (const auto& member : table->members) {
     const auto stats = member.core->stats();
-    total.events_ingested += stats.events_ingested;
-    total.events_dropped += stats.events_dropped;
-    total.events_dispatched += stats.events_dispatched;
+    ingested += stats.events_ingested;
+    dropped += stats.events_dropped;
+    dispatched += stats.events_dispatched;
   }
-  return total;
+  return {ingested, dropped, dispatched};
 }
 
 template <class Platform>
 Ledger BasicManager<Platform>::ledger() const noexcept {
   auto total = core_->own_counts();
-  const auto table = core_->topology.tables.peek();
+  const auto table = core_->topology.tables.read();
   total += table->base;
   for (const auto& member : table->members) {
-    total += member.core->ledger();
+    member.core->add_to(total);
   }
   return total;
 }

@@ -161,8 +161,6 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
   std::vector<std::unique_ptr<AnyAgent>> workers_;  ///< one without a thread if the host drives
   std::unique_ptr<AnyAgent> controller_;  ///< if there is a policy; without a thread likewise
 
-  /// Notified after each pass, and whenever an agent leaves: flush() and close() look whether it was what they wait for.
-  EventCount<Platform> progress_;
   EventCount<Platform> controller_bell_;
 
   typename Platform::template Atomic<bool> closing_{false};

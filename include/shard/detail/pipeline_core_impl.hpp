@@ -73,6 +73,10 @@ PipelineCore<Platform>::PipelineCore(const PipelineOptions& given, std::unique_p
     slots_.back()->users = users;
   };
   if (factory) {
+    if (options.serialise_adapter) {
+      throw ConfigError("serialise_adapter", "true",
+                        "false where each worker has an adapter of its own");
+    }
     for (std::size_t i = 0; i < agents; ++i) {
       add_slot(factory(i), 1);
     }
@@ -139,17 +143,10 @@ void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket
 
 template <class Platform>
 ShardCore<Platform>* PipelineCore<Platform>::find_unwatched() const noexcept {
-  auto& tables = core_->topology.tables;
-  const auto* table = tables.cached();
-  if (table == nullptr) {
-    static_cast<void>(tables.current());
-    table = tables.cached();
-  }
-  if (table != nullptr) {
-    for (const auto& member : table->members) {
-      if (member.core->has_queued() && ReadyQueue<Platform>::is_idle(*member.core->node())) {
-        return member.core.get();
-      }
+  const auto table = core_->topology.tables.read();
+  for (const auto& member : table->members) {
+    if (member.core->has_queued() && ReadyQueue<Platform>::is_idle(*member.core->node())) {
+      return member.core.get();
     }
   }
   return nullptr;
@@ -221,7 +218,7 @@ std::optional<std::size_t> PipelineCore<Platform>::pass(ReadyNode& node, AnyAgen
     return std::nullopt;  // the claim is kept, so that nobody else takes the shard up
   }
   queue().release(node, done.rest, done.moved, done.due);
-  progress_.notify_all();
+  queue().progress.notify_all();
   return done.settled;
 }
 
@@ -255,7 +252,7 @@ bool PipelineCore<Platform>::serve_flush(AnyAgent& agent) noexcept {
   }
   queue().leave();
   if (served) {
-    progress_.notify_all();
+    queue().progress.notify_all();
   }
   return served;
 }
@@ -286,7 +283,7 @@ void PipelineCore<Platform>::leave(AnyAgent& agent) noexcept {
     }));
   }
   agent.state.store(State::outside, std::memory_order_seq_cst);
-  progress_.notify_all();
+  queue().progress.notify_all();
 }
 
 template <class Platform>
@@ -322,7 +319,7 @@ std::size_t PipelineCore<Platform>::run_once() {
     }
   }
   agent.state.store(State::outside, std::memory_order_seq_cst);
-  progress_.notify_all();
+  queue().progress.notify_all();
   return settled;
 }
 
@@ -347,10 +344,10 @@ void PipelineCore<Platform>::run_controller(AnyAgent& agent) noexcept {
   }
   while (!is_closed()) {
     if (tick(agent)) {
-      const auto ticket = progress_.prepare();
+      const auto ticket = queue().progress.prepare();
       // A pass notifies after what it did, so either its event is seen here, or it wakes us. [event_count.word]
       if (!is_closed() && manager.stats().events_ingested == accepted_seen_) {
-        static_cast<void>(progress_.wait_until(ticket, clock(), Timestamp::max()));
+        static_cast<void>(queue().progress.wait_until(ticket, clock(), Timestamp::max()));
       }
     } else {
       const auto window = manager.scaling_policy()->metrics_window;
@@ -362,7 +359,7 @@ void PipelineCore<Platform>::run_controller(AnyAgent& agent) noexcept {
     }
   }
   agent.state.store(State::outside, std::memory_order_seq_cst);
-  progress_.notify_all();
+  queue().progress.notify_all();
 }
 
 template <class Platform>
@@ -461,7 +458,7 @@ ScalingReport PipelineCore<Platform>::scale(ScalingKind kind, std::size_t shards
 template <class Platform>
 void PipelineCore<Platform>::set_scaling_mode(ScalingMode mode) noexcept {
   scaling_mode_.store(mode, std::memory_order_relaxed);
-  progress_.notify_all();  // a controller that had nothing to do looks again
+  queue().progress.notify_all();  // a controller that had nothing to do looks again
 }
 
 template <class Platform>
@@ -480,7 +477,7 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
   const auto patience = manager.num_shards() + 2;
   auto in_vain = patience;
   for (;;) {
-    const auto ticket = progress_.prepare();
+    const auto ticket = queue().progress.prepare();
     if (done()) {
       return true;
     }
@@ -505,7 +502,7 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
         continue;
       }
     }
-    static_cast<void>(progress_.wait_until(ticket, clock(), wake));
+    static_cast<void>(queue().progress.wait_until(ticket, clock(), wake));
   }
 }
 
@@ -631,14 +628,14 @@ const CloseReport& PipelineCore<Platform>::finish(std::chrono::nanoseconds withi
       const LockGuard lock(control_);
       reported_ = true;
     }
-    progress_.notify_all();
+    queue().progress.notify_all();
   }
   for (;;) {
-    const auto ticket = progress_.prepare();
+    const auto ticket = queue().progress.prepare();
     if (is_reported()) {
       return report_;
     }
-    static_cast<void>(progress_.wait_until(ticket, clock(), Timestamp::max()));
+    static_cast<void>(queue().progress.wait_until(ticket, clock(), Timestamp::max()));
   }
 }
 
@@ -693,7 +690,7 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
   closing_.store(true, std::memory_order_release);  // [pipeline.closing] -> is_closed()
   core_->close();
   controller_bell_.notify_all();
-  progress_.notify_all();
+  queue().progress.notify_all();
   const auto table = core_->topology.tables.peek();  // the last: changes are refused now
   for (const auto& member : table->members) {
     static_cast<void>(member.core->request_flush());
@@ -724,12 +721,12 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
   // 3. Time is over. Who is in the library's code comes to an end now; who is in the host's may never.
   gate_.expire();
   for (;;) {
-    const auto ticket = progress_.prepare();
+    const auto ticket = queue().progress.prepare();
     if (all_agents(
             [](const AnyAgent& agent) noexcept { return !Gate<Platform>::is_inside(agent); })) {
       break;
     }
-    static_cast<void>(progress_.wait_until(ticket, clock(), Timestamp::max()));
+    static_cast<void>(queue().progress.wait_until(ticket, clock(), Timestamp::max()));
   }
   const auto let_go = [&report](AnyAgent& agent) {
     if (!agent.thread.joinable()) {

@@ -9,6 +9,7 @@
 #include "shard/clock.hpp"
 #include "shard/detail/annotations.hpp"
 #include "shard/detail/check.hpp"
+#include "shard/detail/event_count.hpp"
 #include "shard/detail/mutex.hpp"
 #include "shard/detail/platform.hpp"
 #include "shard/ids.hpp"
@@ -238,16 +239,24 @@ class ReadyQueue {
     }
   }
 
-  /// Takes the node out for good, unless it is claimed: then false.
+  /// Takes the node out for good, unless it is claimed: then false. Its shard has let everything go, which nobody may have
+  /// told who waits for that.
   [[nodiscard]] bool retire(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
-    const LockGuard lock(mutex_);
-    if (place(node) == Place::claimed) {
-      return false;
+    {
+      const LockGuard lock(mutex_);
+      if (place(node) == Place::claimed) {
+        return false;
+      }
+      take_out(node);
+      set_place(node, Place::gone);
     }
-    take_out(node);
-    set_place(node, Place::gone);
+    progress.notify_all();
     return true;
   }
+
+  /// Notified after each pass, when a node is gone, and whenever an agent leaves: flush() and close() look whether it was what
+  /// they wait for.
+  EventCount<Platform> progress;
 
   /// When the first of the waiting nodes is due; nothing is ready if it is in the future.
   [[nodiscard]] Timestamp next_due() const noexcept SHARD_EXCLUDES(mutex_) {

@@ -296,11 +296,16 @@ class ShardCore {
     }
   }
 
-  /// Runs `look()`, which must be short, while nothing that was taken is settled and nothing is taken or popped.
+  /// Runs `look()`, which must be short, while nothing that was taken is settled and nothing is taken or popped. False,
+  /// and nothing is done: expire() has been called.
   template <class Look>
-  void with_pop_lock(const Look& look) noexcept SHARD_EXCLUDES(pop_) {
+  bool with_pop_lock(const Look& look) noexcept SHARD_EXCLUDES(pop_) {
     const LockGuard lock(pop_);
+    if (expired_) {
+      return false;
+    }
     look();
+    return true;
   }
 
   /// Events taken and not settled yet; exact for whoever has claimed the node.
@@ -362,8 +367,8 @@ class ShardCore {
   /// Is nothing left in a closed shard, neither event nor fence?
   [[nodiscard]] bool is_drained() noexcept SHARD_EXCLUDES(producer_, pop_);
 
-  /// Does a fence hold back what is queued?
-  [[nodiscard]] bool is_fenced() noexcept SHARD_EXCLUDES(pop_);
+  /// Does a fence hold back what is queued? `unclear` is set if that could not be seen now; see Taken.
+  [[nodiscard]] bool is_fenced(bool& unclear) noexcept SHARD_EXCLUDES(pop_);
 
   /// Closes, counts what is left as abandoned, and frees ring and arena.
   void retire() noexcept SHARD_EXCLUDES(producer_, pop_);
@@ -419,7 +424,14 @@ class ShardCore {
     return {pushed_.load(std::memory_order_acquire), head};
   }
 
-  [[nodiscard]] Ledger ledger() const noexcept;
+  [[nodiscard]] Ledger ledger() const noexcept {
+    Ledger ledger;
+    add_to(ledger);
+    return ledger;
+  }
+  /// Adds the counts of this shard, one by one: a ledger that is put together and then added as a whole is read with wider
+  /// loads than it was written, and they wait until the stores have left the core.
+  void add_to(Ledger& total) const noexcept;
 
   /// Adds one batch of `events` that took `latency` to hand on.
   void record_dispatch(std::size_t events, std::chrono::nanoseconds latency) noexcept
@@ -464,9 +476,8 @@ class ShardCore {
     Stats stats;
     stats.events_dispatched =
         returned_.load(std::memory_order_acquire) + delivered_.load(std::memory_order_acquire);
-    stats.events_dropped = evicted_.load(std::memory_order_acquire) +
-                           dropped_newest_.load(std::memory_order_relaxed) +
-                           sampled_out_.load(std::memory_order_relaxed);
+    stats.events_dropped =
+        evicted_.load(std::memory_order_acquire) + lost_at_door_.load(std::memory_order_relaxed);
     stats.events_ingested = pushed_.load(std::memory_order_relaxed);
     return stats;
   }
@@ -661,9 +672,10 @@ class ShardCore {
                               std::uint64_t before_fence, bool first, Count& count) noexcept
       SHARD_REQUIRES(pop_);
   /// Calls `hold(batch, events, bytes, first)`, which is pop_hold() under the lock, until enough is popped.
+  /// \param popped  how many were, also when it throws
   template <class PopHold>
-  std::size_t pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
-                           const PopHold& hold);
+  void pop_in_holds(EventBatch& out, std::size_t max_events, std::size_t max_bytes,
+                    std::size_t& popped, const PopHold& hold);
 
   // Constant.
   const ShardId id_;
@@ -688,8 +700,7 @@ class ShardCore {
   bool watched_ SHARD_GUARDED_BY(producer_) = false;
   Arena<Platform> arena_;
 
-  Count dropped_newest_{0};
-  Count sampled_out_{0};
+  Count lost_at_door_{0};  ///< dropped_newest or, where the mode is that, sampled_out
   Count rejected_full_{0};
   Count rejected_timeout_{0};
   std::atomic<std::uint64_t> flush_to_{0};  ///< see request_flush(); written under producer_

@@ -50,10 +50,8 @@ template <class Platform>
 void ShardCore<Platform>::count_refusal(Outcome refusal, std::uint64_t events) noexcept {
   switch (refusal) {
     case Outcome::dropped_newest:
-      add(dropped_newest_, events);
-      break;
     case Outcome::sampled_out:
-      add(sampled_out_, events);
+      add(lost_at_door_, events);
       break;
     case Outcome::rejected_full:
       add(rejected_full_, events);
@@ -72,6 +70,9 @@ Verdict ShardCore<Platform>::decide_overflow(std::uint64_t cost, Waiting& waitin
     count_refusal(refusal, 1);
     return verdict(refusal);
   };
+  // It is full, which bytes skipped at the end of the circle can make it long before the consumer would say that there is
+  // enough for a batch: what is there is not to wait for more.
+  flush_to_.store(tail(), std::memory_order_relaxed);  // watch_for() or announce() hands it over
   switch (backpressure_.mode) {
     case BackpressureMode::drop_newest:
       return refuse(Outcome::dropped_newest);
@@ -354,12 +355,12 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(
 
 template <class Platform>
 template <class PopHold>
-std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_events,
-                                              std::size_t max_bytes, const PopHold& hold_once) {
+void ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_events,
+                                       std::size_t max_bytes, std::size_t& popped,
+                                       const PopHold& hold_once) {
   // All that is queued now is no more than what fits. Without this bound a call would go on for as long as
   // producers keep pace with it.
   max_events = std::min<std::size_t>(max_events, usable_);
-  std::size_t popped = 0;
   // Wakes who waits for room, once per pass; also when `out` cannot grow after a hold has made some.
   struct Notify {
     ShardCore& shard;
@@ -387,22 +388,27 @@ std::size_t ShardCore<Platform>::pop_in_holds(EventBatch& out, std::size_t max_e
       break;
     }
   }
-  return popped;
 }
 
 template <class Platform>
 std::size_t ShardCore<Platform>::pop(EventBatch& out, std::size_t max_events,
                                      std::size_t max_bytes) {
-  const auto popped =
-      pop_in_holds(out, max_events, max_bytes,
-                   [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
-                     const LockGuard lock(pop_);
-                     return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
-                   });
-  if (popped != 0) {
-    announce_move();  // another shard of a pipeline may wait for what the host has popped
-  }
-  return popped;
+  // Another shard of a pipeline may wait for what the host has popped, also when `out` could not grow for the rest.
+  struct Popped {
+    ShardCore& shard;
+    std::size_t events = 0;
+    ~Popped() {
+      if (events != 0) {
+        shard.announce_move();
+      }
+    }
+  } popped{*this};
+  pop_in_holds(out, max_events, max_bytes, popped.events,
+               [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
+                 const LockGuard lock(pop_);
+                 return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
+               });
+  return popped.events;
 }
 
 template <class Platform>
@@ -410,8 +416,8 @@ typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
                                                               std::size_t max_events,
                                                               std::size_t max_bytes) {
   Taken taken;
-  taken.events = pop_in_holds(
-      out, max_events, max_bytes,
+  pop_in_holds(
+      out, max_events, max_bytes, taken.events,
       [this, &taken](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
         const LockGuard lock(pop_);
         const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
@@ -441,11 +447,13 @@ typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
 template <class Platform>
 std::size_t ShardCore<Platform>::pop_locked(EventBatch& out, std::size_t max_events,
                                             std::size_t max_bytes) {
-  return pop_in_holds(out, max_events, max_bytes,
-                      [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
-                          SHARD_NO_THREAD_SAFETY_ANALYSIS {
-                            return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
-                          });
+  std::size_t popped = 0;
+  pop_in_holds(out, max_events, max_bytes, popped,
+               [this](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first)
+                   SHARD_NO_THREAD_SAFETY_ANALYSIS {
+                     return pop_hold(batch, events, bytes, pass_fences(), first, returned_);
+                   });
+  return popped;
 }
 
 // ---------------------------------------------------------------------------------- closing, counts
@@ -565,9 +573,11 @@ bool ShardCore<Platform>::is_empty() noexcept {
 }
 
 template <class Platform>
-bool ShardCore<Platform>::is_fenced() noexcept {
+bool ShardCore<Platform>::is_fenced(bool& unclear) noexcept {
   const LockGuard lock(pop_);
-  return pass_fences() == 0;
+  const bool fenced = pass_fences() == 0;
+  unclear = fence_unclear_;
+  return fenced;
 }
 
 template <class Platform>
@@ -611,28 +621,31 @@ void ShardCore<Platform>::retire() noexcept {
 }
 
 template <class Platform>
-Ledger ShardCore<Platform>::ledger() const noexcept {
-  Ledger ledger;
+void ShardCore<Platform>::add_to(Ledger& total) const noexcept {
   // What left before what came, so that a snapshot in motion never shows more out than in: a consumer
   // counts an event after it saw the push, and head_ after the category. [shard.out] [shard.head]
   const auto head = head_.load(std::memory_order_acquire);
-  ledger.delivered = delivered_.load(std::memory_order_acquire);
-  ledger.dead_lettered = dead_lettered_.load(std::memory_order_acquire);
-  ledger.abandoned_batched = abandoned_batched_.load(std::memory_order_acquire);
-  ledger.possibly_delivered = possibly_delivered_.load(std::memory_order_acquire);
-  ledger.taken = taken_.load(std::memory_order_acquire);
-  ledger.batched = ledger.taken - ledger.delivered - ledger.dead_lettered -
-                   ledger.abandoned_batched - ledger.possibly_delivered;
-  ledger.returned = returned_.load(std::memory_order_acquire);
-  ledger.evicted = evicted_.load(std::memory_order_acquire);
-  ledger.abandoned_queued = abandoned_.load(std::memory_order_acquire);
-  ledger.dropped_newest = dropped_newest_.load(std::memory_order_relaxed);
-  ledger.sampled_out = sampled_out_.load(std::memory_order_relaxed);
-  ledger.rejected_full = rejected_full_.load(std::memory_order_relaxed);
-  ledger.rejected_timeout = rejected_timeout_.load(std::memory_order_relaxed);
-  ledger.accepted = pushed_.load(std::memory_order_relaxed);
-  ledger.queued = std::min<std::uint64_t>(ledger.accepted - head, usable_);
-  return ledger;
+  const auto delivered = delivered_.load(std::memory_order_acquire);
+  const auto dead_lettered = dead_lettered_.load(std::memory_order_acquire);
+  const auto abandoned_batched = abandoned_batched_.load(std::memory_order_acquire);
+  const auto possibly_delivered = possibly_delivered_.load(std::memory_order_acquire);
+  const auto taken = taken_.load(std::memory_order_acquire);
+  total.delivered += delivered;
+  total.dead_lettered += dead_lettered;
+  total.abandoned_batched += abandoned_batched;
+  total.possibly_delivered += possibly_delivered;
+  total.taken += taken;
+  total.batched += taken - delivered - dead_lettered - abandoned_batched - possibly_delivered;
+  total.returned += returned_.load(std::memory_order_acquire);
+  total.evicted += evicted_.load(std::memory_order_acquire);
+  total.abandoned_queued += abandoned_.load(std::memory_order_acquire);
+  (backpressure_.mode == BackpressureMode::sample ? total.sampled_out : total.dropped_newest) +=
+      lost_at_door_.load(std::memory_order_relaxed);
+  total.rejected_full += rejected_full_.load(std::memory_order_relaxed);
+  total.rejected_timeout += rejected_timeout_.load(std::memory_order_relaxed);
+  const auto accepted = pushed_.load(std::memory_order_relaxed);
+  total.accepted += accepted;
+  total.queued += std::min<std::uint64_t>(accepted - head, usable_);
 }
 
 template <class Platform>

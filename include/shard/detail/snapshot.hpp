@@ -61,7 +61,7 @@ class SnapshotCell {
         current_(std::move(first)) {}
   explicit SnapshotCell(const std::shared_ptr<const T>& first) : SnapshotCell(first, first) {}
 
-  /// The current value if this thread has it cached, else nullptr: then call current(). Valid until
+  /// The current value if this thread has it cached, else nullptr: then call current() or read(). Valid until
   /// this thread calls current() of any cell.
   [[nodiscard]] const T* cached() const noexcept {
     const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
@@ -74,6 +74,23 @@ class SnapshotCell {
     }
     return static_cast<const T*>(slot.value);
   }
+
+  /// The current value, for a scope: what cached() answers, or else what current() does.
+  class Reading {
+   public:
+    explicit Reading(const SnapshotCell& cell) noexcept : value_(cell.cached()) {
+      if (value_ == nullptr) [[unlikely]] {
+        kept_ = cell.current();
+        value_ = kept_.get();
+      }
+    }
+    const T* operator->() const noexcept { return value_; }
+
+   private:
+    const T* value_;
+    std::shared_ptr<const T> kept_;
+  };
+  [[nodiscard]] Reading read() const noexcept SHARD_EXCLUDES(mutex_) { return Reading(*this); }
 
   /// The current value, shared; it is cached for this thread from now on.
   [[nodiscard]] std::shared_ptr<const T> current() const noexcept SHARD_EXCLUDES(mutex_) {
