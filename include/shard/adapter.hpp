@@ -25,7 +25,8 @@ struct DeliveryContext {
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 
   /// Requested when close() runs out of time. Who answers retry() then has its batch reported as not delivered; who
-  /// does not answer in time has it reported as possibly delivered.
+  /// does not answer in time has it reported as possibly delivered. A std::stop_callback runs in the thread that closes,
+  /// which goes on when it has returned: it must not wait for a call of the adapter.
   std::stop_token stop = {};
 
   /// The wall-clock time of timestamp 0, as Manager::epoch().

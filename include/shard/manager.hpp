@@ -211,7 +211,9 @@ class BasicManager {
   /// What to call when a shard was added or removed from now on. Set before the first change, or expect a change that
   /// is under way to call the former ones.
   void set_shard_callbacks(ShardCallbacks callbacks) {
-    core_->shard_callbacks.set(std::move(callbacks));
+    if (!core_->is_forked()) {
+      core_->shard_callbacks.set(std::move(callbacks));
+    }
   }
 
   /// The state of a shard; nothing if there is no such shard (any more).

@@ -92,7 +92,9 @@ class BasicShard {
   /// For a consumer without a pipeline: notes that a batch of `events` took `latency` to hand on.
   void record_batch_dispatch(std::size_t events, std::chrono::nanoseconds latency) const noexcept {
     detail::check_not_in_with_shard();
-    core_->record_dispatch(events, latency);
+    if (!manager_->is_forked()) {
+      core_->record_dispatch(events, latency);
+    }
   }
   /// The sums of those.
   [[nodiscard]] DispatchStats dispatch_stats() const noexcept { return core_->dispatch_stats(); }

@@ -869,6 +869,8 @@ std::function<void(Execution&)> delivered_or_reported() {
     run.afterwards([&scene, &core] {
       require(!core.with_pop_lock([] { require(false, "a batch is changed behind its report"); }),
               "a batch may be changed behind its report");
+      EventBatch late;
+      require(core.take(late, 1, 100).events == 0, "an event is taken behind the report");
       const auto ledger = core.ledger();
       require(ledger == scene.at_close, "the counts have changed after close()");
       require(ledger.balanced(), "the events do not add up");
@@ -901,17 +903,21 @@ TEST_CASE("at the end of close() an event is delivered or reported, and stays so
 struct WholePipeline {
   using Pipeline = shard::detail::PipelineCore<ScheduledPlatform>;
 
-  WholePipeline(std::size_t workers, std::size_t shards) {
+  /// \param refuses  the adapter does; else it delivers
+  WholePipeline(std::size_t workers, std::size_t shards, bool refuses = false) {
     PipelineOptions options;
     options.manager = small(Backpressure::drop_newest(), 8, shards);
     options.workers = workers;
     options.batch.min_events = 1;
     options.batch.max_delay = std::chrono::nanoseconds{0};
     options.thread_name.clear();
-    pipeline = std::make_shared<Pipeline>(
-        options, make_adapter([this](const Batch& batch) { delivered.fetch_add(batch.size()); }),
-        nullptr);
-    shard::detail::PipelineTestAccess::start(*pipeline);
+    options.dead_letters = [this](const Batch& batch, const DeadLetter& /*why*/) {
+      buried.fetch_add(batch.size());
+    };
+    pipeline = std::make_shared<Pipeline>(options, std::make_unique<Face>(*this, refuses), nullptr);
+    if (workers != 0) {
+      shard::detail::PipelineTestAccess::start(*pipeline);
+    }
   }
   void run_worker(std::size_t index) {
     shard::detail::PipelineTestAccess::run_worker(*pipeline, index);
@@ -921,7 +927,11 @@ struct WholePipeline {
                              report.ledger.possibly_delivered;
     require(report.ledger.balanced() && report.ledger.queued + report.ledger.batched == 0,
             "the events do not add up");
-    require(report.ledger.accepted == report.ledger.delivered + undelivered, "an event was lost");
+    require(report.ledger.accepted ==
+                report.ledger.delivered + report.ledger.dead_lettered + undelivered,
+            "an event was lost");
+    require(report.ledger.dead_lettered == buried.peek(),
+            "a dead letter was counted and not handed over");
     std::uint64_t named = 0;
     for (const auto& range : report.undelivered) {
       named += range.last.value - range.first.value + 1;
@@ -932,7 +942,24 @@ struct WholePipeline {
             "the report is not what the adapter has seen");
   }
 
+  class Face final : public Adapter {
+   public:
+    Face(WholePipeline& whole, bool refuses) : whole_(whole), refuses_(refuses) {}
+    Delivery deliver(const Batch& batch, const DeliveryContext& /*context*/) override {
+      if (refuses_) return Delivery::refuse("for good");
+      whole_.delivered.fetch_add(batch.size());
+      return Delivery::delivered();
+    }
+    void close(const DeliveryContext& /*context*/) override { whole_.closes.fetch_add(1); }
+
+   private:
+    WholePipeline& whole_;
+    const bool refuses_;
+  };
+
   ScheduledAtomic<std::uint64_t> delivered{0};
+  ScheduledAtomic<std::uint64_t> buried{0};
+  ScheduledAtomic<std::uint64_t> closes{0};
   std::shared_ptr<Pipeline> pipeline;
 };
 
@@ -990,6 +1017,33 @@ TEST_CASE("an event that is accepted while the pipeline closes is delivered or i
   };
   check(explore({.preemptions = 1}, scenario(kForEver)));
   check(explore({.preemptions = 1}, scenario(std::chrono::nanoseconds{0})));
+}
+
+TEST_CASE("a dead letter is counted if its handler sees it, also while the pipeline closes",
+          "[R-G4][R-I1][R-I3]") {
+  check(explore({.preemptions = 1}, [](Execution& run) {
+    auto& whole = run.make<WholePipeline>(std::size_t{1}, std::size_t{1}, true);
+    auto& report = run.make<CloseReport>();
+    require(whole.pipeline->manager.ingest(event_of(0, 0)) == Outcome::accepted, "not accepted");
+    run.thread([&whole] { whole.run_worker(0); });
+    run.thread([&whole, &report] { report = whole.pipeline->close(std::chrono::nanoseconds{0}); });
+    run.afterwards([&whole, &report] { whole.check(report); });
+  }));
+}
+
+TEST_CASE("an adapter is closed also when its host drives the pipeline meanwhile",
+          "[R-I1][R-G10]") {
+  check(explore({.preemptions = 2}, [](Execution& run) {
+    auto& whole = run.make<WholePipeline>(std::size_t{0}, std::size_t{1});
+    auto& report = run.make<CloseReport>();
+    require(whole.pipeline->manager.ingest(event_of(0, 0)) == Outcome::accepted, "not accepted");
+    run.thread([&whole] { static_cast<void>(whole.pipeline->run_once()); });
+    run.thread([&whole, &report] { report = whole.pipeline->close(kForEver); });
+    run.afterwards([&whole, &report] {
+      whole.check(report);
+      require(whole.closes.peek() == 1, "an adapter was not closed");
+    });
+  }));
 }
 
 // ---------------------------------------------------------------------------------- broken on purpose

@@ -1008,6 +1008,64 @@ TEST_CASE("an adapter that obeys its stop token has its batch reported as not de
   rig.check(report);
 }
 
+TEST_CASE("what keeps a thread in the adapter when all is delivered is told to stop, too",
+          "[R-I3][R-I2]") {
+  // A flush that began before close() knows no deadline.
+  class Waits final : public shard::Adapter {
+   public:
+    explicit Waits(std::atomic<int>& flushes) : flushes_(flushes) {}
+    Delivery deliver(const Batch& /*batch*/, const DeliveryContext& /*context*/) override {
+      return Delivery::delivered();
+    }
+    bool flush(const DeliveryContext& context) override {
+      if (flushes_.fetch_add(1) == 0) {
+        std::mutex mutex;
+        std::condition_variable_any never;
+        std::unique_lock lock(mutex);
+        static_cast<void>(never.wait(lock, context.stop, [] { return false; }));
+      }
+      return true;
+    }
+
+   private:
+    std::atomic<int>& flushes_;
+  };
+  std::atomic<int> flushes{0};
+  Pipeline pipeline(quick_options(1, 1), std::make_unique<Waits>(flushes));
+  std::thread flusher([&] { static_cast<void>(pipeline.flush(kLong)); });
+  REQUIRE(eventually([&] { return flushes.load() != 0; }));
+  // Nine tenths go by before it is told; a tenth is ample to come back in, and not waited for.
+  const auto report = pipeline.close(seconds{2});
+  flusher.join();
+  CHECK(report.abandoned_threads == 0);
+  CHECK(report.complete);
+  CHECK(flushes.load() == 2);
+}
+
+TEST_CASE("a callback of the stop token cannot make close() wait for itself", "[R-H4][R-I3]") {
+  std::atomic<bool> would_deadlock{false};
+  std::atomic<int> calls{0};
+  std::unique_ptr<Pipeline> pipeline;
+  pipeline = std::make_unique<Pipeline>(
+      quick_options(1, 1), [&](const Batch& /*batch*/, const DeliveryContext& context) {
+        const std::stop_callback on_stop(context.stop, [&] {
+          would_deadlock = pipeline->close(seconds{1}).would_deadlock &&
+                           pipeline->flush(seconds{1}).status == FlushStatus::would_deadlock;
+        });
+        calls.fetch_add(1);
+        std::mutex mutex;
+        std::condition_variable_any never;
+        std::unique_lock lock(mutex);
+        static_cast<void>(never.wait(lock, context.stop, [] { return false; }));
+        return Delivery::retry("stopped");
+      });
+  REQUIRE(pipeline->ingest("x") == Outcome::accepted);
+  REQUIRE(eventually([&] { return calls.load() == 1; }));
+  const auto report = pipeline->close(seconds{1});
+  CHECK(would_deadlock.load());
+  CHECK(report.ledger.balanced());
+}
+
 TEST_CASE("a retry wait does not outlast close()", "[R-G2][R-I3]") {
   auto options = quick_options(1, 1);
   options.retry.initial_backoff = std::chrono::hours{1};
@@ -1249,6 +1307,33 @@ TEST_CASE("an elastic pipeline comes to rest, and closes at any moment", "[R-E2]
   CHECK(report.ledger.delivered == delivered.load());
 }
 
+TEST_CASE("a controller that has nothing to do sees what an operator changes", "[R-E7][R-E16]") {
+  auto options = quick_options(1, 1);
+  options.manager.routing = shard::Routing::balanced;
+  auto& policy = options.manager.scaling.emplace();
+  policy.min_shards = 1;
+  policy.max_shards = 4;
+  policy.metrics_window = milliseconds{1};
+  policy.cooldown = policy.scale_down_delay = policy.warm_up = nanoseconds{0};
+  Pipeline pipeline(options, [](const Batch& /*batch*/) {});
+  for (int round = 0; round < 10; ++round) {
+    // Nothing comes in, so that it takes the shards away again and then sleeps; there is time for that, but it does not
+    // matter if it does not.
+    static_cast<void>(pipeline.scale_up(2));
+    REQUIRE(eventually([&] { return pipeline.stats().shards == 1; }));
+    std::this_thread::sleep_for(milliseconds{5});
+  }
+  pipeline.set_scaling_mode(shard::ScalingMode::paused);
+  static_cast<void>(pipeline.scale_up(2));
+  const auto shards = pipeline.stats().shards;
+  policy.scale_down_delay = milliseconds{1};
+  CHECK_FALSE(pipeline.manager().set_scaling_policy(policy));
+  pipeline.set_scaling_mode(shard::ScalingMode::automatic);
+  CHECK(shards > 1);
+  CHECK(eventually([&] { return pipeline.stats().shards == 1; }));
+  CHECK(pipeline.close(kLong).complete);
+}
+
 // ---------------------------------------------------------------------------------- fork()
 
 TEST_CASE("in a forked child a pipeline is closed and its destructor returns at once", "[R-I6]") {
@@ -1286,6 +1371,56 @@ TEST_CASE("in a forked child a pipeline is closed and its destructor returns at 
   CHECK(pipeline->flush(kLong).status == FlushStatus::flushed);
   CHECK(delivered.load() == 2);
   CHECK(pipeline->close(kLong).complete);
+}
+
+TEST_CASE("in a forked child no call waits for a lock that a thread of the parent had", "[R-I6]") {
+  if (kThreadSanitizer) {
+    WARN("not under ThreadSanitizer");
+    return;
+  }
+  auto options = quick_options(1, 2);
+  options.manager.routing = shard::Routing::balanced;
+  options.manager.scaling.emplace();
+  Pipeline pipeline(options, [](const Batch& /*batch*/) {});
+  auto& manager = pipeline.manager();
+  const auto handle = manager.shard(ShardId{0});
+  std::atomic<bool> stop{false};
+  std::thread busy([&] {
+    while (!stop) {
+      static_cast<void>(pipeline.health());
+      static_cast<void>(pipeline.last_decision());
+      static_cast<void>(manager.scaling_policy());
+      static_cast<void>(manager.collect_metrics());
+      manager.set_shard_callbacks({});
+      handle->record_batch_dispatch(1, nanoseconds{1});
+    }
+  });
+  for (int i = 0; i < 20; ++i) {
+    const auto child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      alarm(60);  // should it hang after all
+      using shard::ScalingError;
+      int wrong = 0;
+      const auto expect = [&wrong](bool holds, int bit) { wrong |= holds ? 0 : bit; };
+      expect(pipeline.health().state == shard::HealthState::closed, 1);
+      expect(pipeline.last_decision().kind == shard::ScalingKind::none, 2);
+      expect(pipeline.scale_up(1).error == ScalingError::closed, 4);
+      expect(manager.add_shard().error() == ScalingError::closed, 8);
+      expect(manager.drain_shard(ShardId{0}).error() == ScalingError::closed, 16);
+      expect(!manager.scaling_policy() && manager.collect_metrics().empty(), 32);
+      expect(manager.finalize_draining() == 0 && !manager.run_scaling().measured, 64);
+      manager.set_shard_callbacks({});
+      handle->record_batch_dispatch(1, nanoseconds{1});
+      _exit(wrong);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFEXITED(status));
+    REQUIRE(WEXITSTATUS(status) == 0);
+  }
+  stop = true;
+  busy.join();
 }
 
 }  // namespace

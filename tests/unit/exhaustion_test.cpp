@@ -18,6 +18,10 @@ struct PipelineTestAccess {
   static void set_consecutive_failures(Pipeline& pipeline, std::uint64_t failures) {
     pipeline.core_->courier_.monitor.consecutive_ = failures;
   }
+  /// How often those who wait for progress were told to look.
+  static std::uint32_t notified(Pipeline& pipeline) {
+    return pipeline.core_->core_->ready->progress.prepare() / 2;
+  }
 };
 
 }  // namespace shard::detail
@@ -82,4 +86,20 @@ TEST_CASE("2^32 failures in a row are no health", "[R-C4]") {
   test.run();
   CHECK(test.pipeline->health().state == HealthState::retrying);
   CHECK(test.pipeline->health().consecutive_failures == kLast);
+}
+
+TEST_CASE("a flush that drives the pipeline sleeps while a batch waits to be retried",
+          "[R-G10][R-H1]") {
+  auto options = hosted_options();  // in real time
+  options.retry.initial_backoff = options.retry.max_backoff = milliseconds{20};
+  int calls = 0;
+  shard::Pipeline pipeline(options, [&calls](const shard::Batch& /*batch*/) {
+    return ++calls < 3 ? Delivery::retry("busy") : Delivery::delivered();
+  });
+  REQUIRE(pipeline.ingest("x") == shard::Outcome::accepted);
+  const auto before = PipelineTestAccess::notified(pipeline);
+  CHECK(pipeline.flush(std::chrono::minutes{3}));
+  CHECK(calls == 3);
+  CHECK(PipelineTestAccess::notified(pipeline) - before <
+        100);  // a few for each call; each look is one
 }

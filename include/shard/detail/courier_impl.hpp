@@ -334,24 +334,32 @@ bool Courier<Platform>::bury(AnyLane& lane, AnyAgent& agent, std::size_t dead,
   }
   monitor.note_failure(why.reason);
   lane.failing = true;
-  // Counted now, since it is decided; but nobody gets past these events before the handler has seen them.
-  if (!lane.core.settle({.delivered = delivered, .dead_lettered = dead}, false,
-                        [&] { lane.size = rest - delivered; })) {
-    return false;
-  }
-  pass.settled += dead + delivered;
+  // Counted when it is sure that the handler sees them, since their end may come before; and nobody gets past these events
+  // before it has.
+  bool counted = false;
+  const auto count = [&] {
+    counted = lane.core.settle({.delivered = delivered, .dead_lettered = dead}, false,
+                               [&] { lane.size = rest - delivered; });
+  };
+  bool ran = true;
   if (dead != 0 && options_.dead_letters) {
-    const bool ran = gate_.run(agent, [&] {
+    ran = gate_.run(agent, [&] {
+      count();
       try {
-        options_.dead_letters(letters, why);
+        if (counted) {
+          options_.dead_letters(letters, why);
+        }
       } catch (...) {  // counted already; see DeadLetterHandler
         return;
       }
     });
-    if (!ran) {
-      return false;
-    }
+  } else {
+    count();
   }
+  if (!ran || !counted) {
+    return false;
+  }
+  pass.settled += dead + delivered;
   notify(agent, NoticeKind::dead_lettered, lane.core.id(), dead, why.reason);
   if (lane.size == 0 && !lane.core.settle({}, true, [] {})) {
     return false;

@@ -108,8 +108,8 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
 
   // Workers.
   void run_worker(AnyAgent& agent) noexcept;
-  /// Waits for something to do, as the wait strategy says.
-  void wait_for_work(AnyAgent& agent, std::uint32_t ticket) noexcept;
+  /// Waits for something to do, as the wait strategy says; also for a flush, unless one that was due is in other hands.
+  void wait_for_work(AnyAgent& agent, std::uint32_t ticket, bool flush_was_due) noexcept;
   /// A shard that nobody announces and that has something queued; nullptr: none.
   [[nodiscard]] Core* find_unwatched() const noexcept;
   /// Before it parks: from here on every shard is announced.

@@ -125,13 +125,14 @@ void PipelineCore<Platform>::start() {
 // ---------------------------------------------------------------------------------- workers
 
 template <class Platform>
-void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket) noexcept {
+void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket,
+                                           bool flush_was_due) noexcept {
   if (options.wait != WaitStrategy::park) {
     const auto until = options.wait == WaitStrategy::spin ? Timestamp::max()
                                                           : clock().now().after(options.spin_for);
-    const bool found = queue().spin(ticket, until, [this, &agent] {
+    const bool found = queue().spin(ticket, until, [this, &agent, flush_was_due] {
       return (polls(options) && find_unwatched() != nullptr) || gate_.is_stopped() ||
-             flush_is_due(slot_of(agent));
+             (!flush_was_due && flush_is_due(slot_of(agent)));
     });
     if (found || options.wait == WaitStrategy::spin) {
       return;
@@ -189,7 +190,7 @@ void PipelineCore<Platform>::run_worker(AnyAgent& agent) noexcept {
     // Whoever wants something else of a worker says so first and then interrupts the queue: either we see it here, or
     // the ticket is old by then. A flush that was not served above is in the hands of another worker, or will be.
     if (!gate_.is_stopped() && (due || !flush_is_due(slot))) {
-      wait_for_work(agent, ticket);
+      wait_for_work(agent, ticket, due);
     }
   }
   leave(agent);
@@ -308,7 +309,7 @@ std::size_t PipelineCore<Platform>::run_once() {
         tick(agent);
       }
       // Each shard at most once or twice, so that the call ends whatever comes in.
-      for (auto passes = manager.num_shards(); passes != 0; --passes) {
+      for (auto passes = manager.num_shards(); passes != 0 && !gate_.is_stopped(); --passes) {
         std::uint32_t ticket = 0;
         const auto done = work(agent, ticket);
         if (!done) {
@@ -343,18 +344,19 @@ void PipelineCore<Platform>::run_controller(AnyAgent& agent) noexcept {
     name_this_thread(options.thread_name, agent.index);
   }
   while (!is_closed()) {
+    // Before it looks: passes, changes of shards, of the policy and of the mode notify after what they did, so either it is
+    // seen here, or it wakes us. [event_count.word]
+    const auto ticket = queue().progress.prepare();
     if (tick(agent)) {
-      const auto ticket = queue().progress.prepare();
-      // A pass notifies after what it did, so either its event is seen here, or it wakes us. [event_count.word]
-      if (!is_closed() && manager.stats().events_ingested == accepted_seen_) {
+      if (!is_closed()) {
         static_cast<void>(queue().progress.wait_until(ticket, clock(), Timestamp::max()));
       }
     } else {
       const auto window = manager.scaling_policy()->metrics_window;
-      const auto ticket = controller_bell_.prepare();
+      const auto closing = controller_bell_.prepare();
       if (!is_closed()) {
         static_cast<void>(
-            controller_bell_.wait_until(ticket, clock(), clock().now().after(window)));
+            controller_bell_.wait_until(closing, clock(), clock().now().after(window)));
       }
     }
   }
@@ -433,6 +435,10 @@ ScalingReport PipelineCore<Platform>::scale(ScalingKind kind, std::size_t shards
   if (shards == 0 || kind == ScalingKind::none) {
     return report;
   }
+  if (is_forked()) {
+    report.error = ScalingError::closed;
+    return report;
+  }
   if (!manager.scaling_policy()) {
     report.error = ScalingError::scaling_disabled;
     return report;
@@ -463,6 +469,9 @@ void PipelineCore<Platform>::set_scaling_mode(ScalingMode mode) noexcept {
 
 template <class Platform>
 ScalingDecision PipelineCore<Platform>::last_decision() const {
+  if (is_forked()) {
+    return {};
+  }
   const LockGuard lock(control_);
   return last_decision_;
 }
@@ -477,7 +486,7 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
   const auto patience = manager.num_shards() + 2;
   auto in_vain = patience;
   for (;;) {
-    const auto ticket = queue().progress.prepare();
+    auto ticket = queue().progress.prepare();
     if (done()) {
       return true;
     }
@@ -489,6 +498,7 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
     if (is_host_driven() && !gate_.is_stopped()) {
       const bool settled = run_once() != 0;
       in_vain = settled ? patience : in_vain;
+      ticket = queue().progress.prepare();  // it has notified
       if (done()) {
         return true;
       }
@@ -695,7 +705,8 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
   for (const auto& member : table->members) {
     static_cast<void>(member.core->request_flush());
   }
-  const bool drained = wait_until(began.after(within - within / 10), [&table] {
+  const auto nine_tenths = began.after(within - within / 10);
+  const bool drained = wait_until(nine_tenths, [&table] {
     return std::all_of(table->members.begin(), table->members.end(), [](const auto& member) {
       return member.state == ShardState::stopped || member.core->is_drained();
     });
@@ -703,19 +714,22 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
 
   // 2. No attempt begins from here on; everybody leaves, the last one closes the adapter.
   gate_.stop();
-  if (!drained) {
-    stop_.request_stop();
-  }
   queue().interrupt();
   const auto all_outside = [this] { return all_agents(&Gate<Platform>::is_outside); };
-  static_cast<void>(wait_until(deadline, all_outside));
-  if (auto& agent = *workers_.front(); is_host_driven()) {
-    auto expected = State::outside;  // unless another thread is still in run_once()
-    if (agent.state.compare_exchange_strong(expected, State::inside, std::memory_order_seq_cst,
-                                            std::memory_order_relaxed)) {
-      const WorkerScope scope(core_.get());
-      leave(agent);
-    }
+  if (!drained || !wait_until(nine_tenths, all_outside)) {
+    const WorkerScope scope(
+        core_.get());  // callbacks of the token that call flush() or close() would wait for us
+    stop_.request_stop();
+  }
+  if (!is_host_driven()) {
+    static_cast<void>(wait_until(deadline, all_outside));
+  } else if (auto& agent = *workers_.front(); wait_until(deadline, [&agent] {
+               auto expected = State::outside;  // nobody is in run_once(), and nobody gets in
+               return agent.state.compare_exchange_strong(
+                   expected, State::inside, std::memory_order_seq_cst, std::memory_order_relaxed);
+             })) {
+    const WorkerScope scope(core_.get());
+    leave(agent);
   }
 
   // 3. Time is over. Who is in the library's code comes to an end now; who is in the host's may never.
@@ -811,7 +825,9 @@ std::chrono::nanoseconds PipelineCore<Platform>::lag() const noexcept {
 template <class Platform>
 Health PipelineCore<Platform>::health() const {
   Health health;
-  courier_.monitor.read(health);
+  if (!is_forked()) {  // whose thread may have held the lock
+    courier_.monitor.read(health);
+  }
   health.adapter = slots_.front()->adapter->name();
   health.busy_workers = busy_workers();
   if (is_closed()) {

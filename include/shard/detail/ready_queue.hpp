@@ -103,6 +103,7 @@ class ReadyQueue {
       wake = wake_for_work();
     }
     unpark(wake);
+    progress.notify_all();  // who drives the pipeline may sleep until something is due
   }
 
   struct Claim {
@@ -254,8 +255,8 @@ class ReadyQueue {
     return true;
   }
 
-  /// Notified after each pass, when a node is gone, and whenever an agent leaves: flush() and close() look whether it was what
-  /// they wait for.
+  /// Notified after each pass, when a shard has moved or shards have changed, and whenever an agent leaves: flush(), close() and
+  /// the scaling look whether it was what they wait for.
   EventCount<Platform> progress;
 
   /// When the first of the waiting nodes is due; nothing is ready if it is in the future.

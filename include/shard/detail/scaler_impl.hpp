@@ -18,12 +18,18 @@ Scaler<Platform>::Scaler(Topology<Platform>& topology, const ManagerOptions& opt
 
 template <class Platform>
 std::vector<ShardMetrics> Scaler<Platform>::metrics() const {
+  if (topology_.tables.forked()) {
+    return {};
+  }
   const LockGuard lock(mutex_);
   return metrics_;
 }
 
 template <class Platform>
 typename Scaler<Platform>::Advice Scaler<Platform>::evaluate(const SinkState& sink, bool act) {
+  if (topology_.tables.forked()) {
+    return {};
+  }
   const LockGuard lock(mutex_);
   if (!mapper_) {
     return {{.limit = ScalingError::scaling_disabled}, false};
@@ -151,6 +157,9 @@ std::vector<double> Scaler<Platform>::slot_load(const Table& table) const {
 
 template <class Platform>
 typename Scaler<Platform>::Moved Scaler<Platform>::move_slots(const SinkState& sink) {
+  if (topology_.tables.forked()) {
+    return {};
+  }
   const LockGuard lock(mutex_);
   Moved moved;
   if (!mapper_) {

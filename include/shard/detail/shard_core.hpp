@@ -284,7 +284,7 @@ class ShardCore {
   }
 
   /// The end of close(): what was taken and is not settled is counted as possibly delivered if an attempt is under way, else
-  /// as abandoned. Later calls of begin_attempt() and settle() do nothing. Calls `look(attempting)` under the lock if there
+  /// as abandoned. Later calls of take(), begin_attempt() and settle() do nothing. Calls `look(attempting)` under the lock if there
   /// is any. Any thread, once, after the shard was closed.
   template <class Look>
   void expire(const Look& look) noexcept SHARD_EXCLUDES(pop_) {

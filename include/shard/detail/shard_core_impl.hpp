@@ -420,6 +420,9 @@ typename ShardCore<Platform>::Taken ShardCore<Platform>::take(EventBatch& out,
       out, max_events, max_bytes, taken.events,
       [this, &taken](EventBatch& batch, std::size_t events, std::uint64_t bytes, bool first) {
         const LockGuard lock(pop_);
+        if (expired_) {
+          return Hold{};
+        }
         const auto head = head_.load(std::memory_order_relaxed);  // written under pop_
         // Looked at once: a fence that opens between two looks would let out events that hold nothing back.
         const auto before_fence = pass_fences();

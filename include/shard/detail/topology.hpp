@@ -38,6 +38,7 @@ namespace shard::detail {
 ///
 /// Threads:  any. Changes are serialised by mutex_, which comes before every shard's locks.
 /// Failure:  bad_alloc passes, and then nothing has changed.
+/// fork():   in a child changes answer as if it were closed, and what only asks answers nothing; no lock is taken.
 template <class Platform>
 class Topology {
  public:
@@ -105,6 +106,8 @@ class Topology {
   /// A copy to be changed and published.
   [[nodiscard]] std::shared_ptr<Table> next_of(const Table& table) const;
   void publish(std::shared_ptr<Table> next) SHARD_REQUIRES(mutex_);
+  /// Whoever waits for something of a pipeline: look again.
+  void tell() const noexcept;
   /// Publishes `next`, whose slots differ from those of `table`; the order of keys is kept if routing is keyed.
   void publish_moved(const Table& table, std::shared_ptr<Table> next) SHARD_REQUIRES(mutex_);
   [[nodiscard]] Done drain_locked(const Table& table, std::uint16_t index) SHARD_REQUIRES(mutex_);

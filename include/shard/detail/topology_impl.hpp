@@ -66,10 +66,21 @@ template <class Platform>
 void Topology<Platform>::publish(std::shared_ptr<Table> next) {
   tables.prepare_to_publish();
   tables.publish(std::move(next));
+  tell();
+}
+
+template <class Platform>
+void Topology<Platform>::tell() const noexcept {
+  if (consumer_ != nullptr) {
+    consumer_->queue->progress.notify_all();
+  }
 }
 
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::add(bool force) {
+  if (tables.forked()) {
+    return Unexpected{ScalingError::closed};
+  }
   const LockGuard lock(mutex_);
   if (const auto refused = refusal()) {
     return Unexpected{*refused};
@@ -98,6 +109,9 @@ typename Topology<Platform>::Done Topology<Platform>::add(bool force) {
 
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::activate(ShardId id) {
+  if (tables.forked()) {
+    return Unexpected{ScalingError::closed};
+  }
   const LockGuard lock(mutex_);
   const auto table = tables.peek();
   const auto found = changeable(*table, id);
@@ -126,6 +140,9 @@ typename Topology<Platform>::Done Topology<Platform>::activate(ShardId id) {
 
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::drain(ShardId id) {
+  if (tables.forked()) {
+    return Unexpected{ScalingError::closed};
+  }
   const LockGuard lock(mutex_);
   const auto table = tables.peek();
   const auto found = changeable(*table, id);
@@ -246,10 +263,14 @@ void Topology<Platform>::publish_moved(const Table& table, std::shared_ptr<Table
       consumer_->queue->moved();  // a destination may have been looked at between 1 and 3
     }
   }
+  tell();
 }
 
 template <class Platform>
 std::size_t Topology<Platform>::finalize_draining() {
+  if (tables.forked()) {
+    return 0;
+  }
   const LockGuard lock(mutex_);
   const auto table = tables.peek();
   std::vector<std::size_t> drained;
@@ -276,6 +297,9 @@ std::size_t Topology<Platform>::finalize_draining() {
 template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::remove(ShardId id, EventBatch& queued,
                                                              bool rollback) {
+  if (tables.forked()) {
+    return Unexpected{ScalingError::closed};
+  }
   const LockGuard lock(mutex_);
   auto table = tables.peek();
   const auto found = changeable(*table, id);
@@ -322,6 +346,7 @@ void Topology<Platform>::drop_member(const Table& table, std::uint16_t index) {
   core->retire();
   next->base += core->ledger();  // final: nothing can be pushed, popped or waited for here any more
   tables.publish(std::move(next));
+  tell();
 }
 
 template <class Platform>
@@ -329,6 +354,9 @@ std::size_t Topology<Platform>::balance(std::uint64_t version,
                                         std::span<const std::uint16_t> members,
                                         std::span<const double> weights, std::size_t max_moves,
                                         std::span<const double> slot_load) {
+  if (tables.forked()) {
+    return 0;
+  }
   const LockGuard lock(mutex_);
   const auto table = tables.peek();
   if (refusal() || table->version != version || routing() != Routing::balanced) {
@@ -350,6 +378,9 @@ template <class Platform>
 typename Topology<Platform>::Done Topology<Platform>::move_hot(ShardId from, ShardId to,
                                                                std::span<const double> slot_load,
                                                                std::size_t max_moves) {
+  if (tables.forked()) {
+    return Unexpected{ScalingError::closed};
+  }
   const LockGuard lock(mutex_);
   if (const auto refused = refusal()) {
     return Unexpected{*refused};
@@ -377,6 +408,9 @@ typename Topology<Platform>::Done Topology<Platform>::move_hot(ShardId from, Sha
 
 template <class Platform>
 std::optional<ScalingPolicy> Topology<Platform>::policy() const {
+  if (tables.forked()) {
+    return std::nullopt;
+  }
   const LockGuard lock(mutex_);
   return policy_;
 }
@@ -384,6 +418,9 @@ std::optional<ScalingPolicy> Topology<Platform>::policy() const {
 template <class Platform>
 std::optional<ScalingError> Topology<Platform>::set_policy(const ScalingPolicy& policy) {
   policy.validate();
+  if (tables.forked()) {
+    return ScalingError::closed;
+  }
   const LockGuard lock(mutex_);
   if (const auto refused = refusal()) {
     return refused;
@@ -403,11 +440,15 @@ std::optional<ScalingError> Topology<Platform>::set_policy(const ScalingPolicy& 
     return ScalingError::at_min;
   }
   policy_ = policy;
+  tell();
   return std::nullopt;
 }
 
 template <class Platform>
 std::optional<Timestamp> Topology<Platform>::last_change() const {
+  if (tables.forked()) {
+    return std::nullopt;
+  }
   const LockGuard lock(mutex_);
   return last_change_;
 }
