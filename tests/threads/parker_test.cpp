@@ -343,7 +343,8 @@ TEST_CASE("readers of a snapshot cell see sound values that never go back, also 
 
 TEST_CASE("a new snapshot cell at the address of an old one is not mistaken for it", "[R-D2]") {
   using Cell = detail::SnapshotCell<SystemPlatform, Counted>;
-  static std::atomic<std::int64_t> alive{0};  // this thread's cache keeps values until the thread ends
+  static std::atomic<std::int64_t> alive{
+      0};  // this thread's cache keeps values until the thread ends
   std::optional<Cell> cell;
   for (std::uint64_t version = 1; version <= 10; ++version) {
     cell.reset();
