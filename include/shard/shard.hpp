@@ -97,7 +97,9 @@ class BasicShard {
     }
   }
   /// The sums of those.
-  [[nodiscard]] DispatchStats dispatch_stats() const noexcept { return core_->dispatch_stats(); }
+  [[nodiscard]] DispatchStats dispatch_stats() const noexcept {
+    return manager_->is_forked() ? DispatchStats{} : core_->dispatch_stats();
+  }
 
  private:
   friend class BasicManager<Platform>;

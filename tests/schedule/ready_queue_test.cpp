@@ -112,6 +112,11 @@ struct PipelineTestAccess {
   static void run_worker(Pipeline& pipeline, std::size_t index) {
     pipeline.run_worker(*pipeline.workers_[index]);
   }
+  static bool drive(Pipeline& pipeline) { return pipeline.drive().has_value(); }
+  static EventCount<test::ScheduledPlatform>& progress(Pipeline& pipeline) {
+    return pipeline.queue().progress;
+  }
+  static const Clock& clock(Pipeline& pipeline) { return pipeline.clock(); }
 };
 
 }  // namespace shard::detail
@@ -1028,6 +1033,24 @@ TEST_CASE("a dead letter is counted if its handler sees it, also while the pipel
     run.thread([&whole] { whole.run_worker(0); });
     run.thread([&whole, &report] { report = whole.pipeline->close(std::chrono::nanoseconds{0}); });
     run.afterwards([&whole, &report] { whole.check(report); });
+  }));
+}
+
+TEST_CASE("who finds another thread driving the pipeline is told when that is done",
+          "[R-G10][R-H1]") {
+  check(explore({.preemptions = 3}, [](Execution& run) {
+    using Access = shard::detail::PipelineTestAccess;
+    auto& whole = run.make<WholePipeline>(std::size_t{0}, std::size_t{1});
+    auto& pipeline = *whole.pipeline;
+    run.thread([&pipeline] { static_cast<void>(pipeline.run_once()); });
+    run.thread([&pipeline] {
+      for (;;) {
+        const auto ticket = Access::progress(pipeline).prepare();
+        if (Access::drive(pipeline)) break;
+        static_cast<void>(Access::progress(pipeline).wait_until(ticket, Access::clock(pipeline),
+                                                                Timestamp::max()));
+      }
+    });
   }));
 }
 

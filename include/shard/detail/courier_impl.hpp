@@ -334,12 +334,19 @@ bool Courier<Platform>::bury(AnyLane& lane, AnyAgent& agent, std::size_t dead,
   }
   monitor.note_failure(why.reason);
   lane.failing = true;
-  // Counted when it is sure that the handler sees them, since their end may come before; and nobody gets past these events
-  // before it has.
+  // The attempt has been answered, whatever becomes of the dead letters.
+  if (!lane.core.settle({.delivered = delivered}, false, [&] {
+        lane.first += delivered;
+        lane.size -= delivered;
+      })) {
+    return false;
+  }
+  pass.settled += delivered;
+  // Those are counted when it is sure that the handler sees them, since time may be over before; and nobody gets past these
+  // events before it has.
   bool counted = false;
   const auto count = [&] {
-    counted = lane.core.settle({.delivered = delivered, .dead_lettered = dead}, false,
-                               [&] { lane.size = rest - delivered; });
+    counted = lane.core.settle({.dead_lettered = dead}, false, [&] { lane.size -= dead; });
   };
   bool ran = true;
   if (dead != 0 && options_.dead_letters) {
@@ -359,7 +366,7 @@ bool Courier<Platform>::bury(AnyLane& lane, AnyAgent& agent, std::size_t dead,
   if (!ran || !counted) {
     return false;
   }
-  pass.settled += dead + delivered;
+  pass.settled += dead;
   notify(agent, NoticeKind::dead_lettered, lane.core.id(), dead, why.reason);
   if (lane.size == 0 && !lane.core.settle({}, true, [] {})) {
     return false;

@@ -49,7 +49,7 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
   void start();
 
   /// See Pipeline.
-  std::size_t run_once();
+  std::size_t run_once() { return drive().value_or(0); }
   [[nodiscard]] Timestamp next_due() const noexcept;
   FlushResult flush(std::chrono::nanoseconds within);
   CloseReport close(std::chrono::nanoseconds within);
@@ -108,8 +108,12 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
 
   // Workers.
   void run_worker(AnyAgent& agent) noexcept;
-  /// Waits for something to do, as the wait strategy says; also for a flush, unless one that was due is in other hands.
-  void wait_for_work(AnyAgent& agent, std::uint32_t ticket, bool flush_was_due) noexcept;
+  /// Waits for something to do, as the wait strategy says.
+  /// \param flushes  how many were wanted when it last looked: also for one more
+  void wait_for_work(std::uint32_t ticket, std::uint64_t flushes) noexcept;
+  [[nodiscard]] std::uint64_t flushes_wanted() const noexcept {
+    return flush_wanted_.load(std::memory_order_acquire);  // [pipeline.flush]
+  }
   /// A shard that nobody announces and that has something queued; nullptr: none.
   [[nodiscard]] Core* find_unwatched() const noexcept;
   /// Before it parks: from here on every shard is announced.
@@ -121,11 +125,17 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
   /// Calls Adapter::flush() if that is asked of this agent's adapter; whether it did.
   bool serve_flush(AnyAgent& agent) noexcept;
   [[nodiscard]] bool flush_is_due(const Slot& slot) const noexcept {
-    return slot.served.load(std::memory_order_acquire) !=
-           flush_wanted_.load(std::memory_order_acquire);  // [pipeline.flush]
+    return slot.served.load(std::memory_order_acquire) != flushes_wanted();  // [pipeline.flush]
   }
   /// The last thing that an agent does; who is the last at an adapter closes it.
   void leave(AnyAgent& agent) noexcept;
+
+  // Where the host drives, one thread at a time has the agent. Who is turned away says so and tries once more; who leaves
+  // looks whether anybody said so. One of the two sees the other: both are sequentially consistent. [pipeline.turned_away]
+  [[nodiscard]] bool get_in(AnyAgent& agent) noexcept;
+  void get_out(AnyAgent& agent) noexcept;
+  /// run_once(); nothing: another thread is in it, which will notify `progress`.
+  std::optional<std::size_t> drive();
 
   // Scaling.
   void run_controller(AnyAgent& agent) noexcept;
@@ -165,6 +175,7 @@ class PipelineCore : public std::enable_shared_from_this<PipelineCore<Platform>>
 
   typename Platform::template Atomic<bool> closing_{false};
   std::atomic<std::uint64_t> flush_wanted_{0};
+  typename Platform::template Atomic<bool> turned_away_{false};
   std::atomic<ScalingMode> scaling_mode_{ScalingMode::automatic};
   std::atomic<std::uint64_t> next_tick_{0};  ///< of a host-driven pipeline; ns
 

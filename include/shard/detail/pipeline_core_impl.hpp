@@ -125,14 +125,13 @@ void PipelineCore<Platform>::start() {
 // ---------------------------------------------------------------------------------- workers
 
 template <class Platform>
-void PipelineCore<Platform>::wait_for_work(AnyAgent& agent, std::uint32_t ticket,
-                                           bool flush_was_due) noexcept {
+void PipelineCore<Platform>::wait_for_work(std::uint32_t ticket, std::uint64_t flushes) noexcept {
   if (options.wait != WaitStrategy::park) {
     const auto until = options.wait == WaitStrategy::spin ? Timestamp::max()
                                                           : clock().now().after(options.spin_for);
-    const bool found = queue().spin(ticket, until, [this, &agent, flush_was_due] {
+    const bool found = queue().spin(ticket, until, [this, flushes] {
       return (polls(options) && find_unwatched() != nullptr) || gate_.is_stopped() ||
-             (!flush_was_due && flush_is_due(slot_of(agent)));
+             flushes_wanted() != flushes;
     });
     if (found || options.wait == WaitStrategy::spin) {
       return;
@@ -179,8 +178,8 @@ void PipelineCore<Platform>::run_worker(AnyAgent& agent) noexcept {
   }
   const auto& slot = slot_of(agent);
   while (!gate_.is_stopped()) {
-    const bool due = flush_is_due(slot);
-    if (due && serve_flush(agent)) {
+    const auto flushes = flushes_wanted();
+    if (flush_is_due(slot) && serve_flush(agent)) {
       continue;
     }
     std::uint32_t ticket = 0;
@@ -188,9 +187,9 @@ void PipelineCore<Platform>::run_worker(AnyAgent& agent) noexcept {
       continue;
     }
     // Whoever wants something else of a worker says so first and then interrupts the queue: either we see it here, or
-    // the ticket is old by then. A flush that was not served above is in the hands of another worker, or will be.
-    if (!gate_.is_stopped() && (due || !flush_is_due(slot))) {
-      wait_for_work(agent, ticket, due);
+    // the ticket is old by then. A flush that was due and not served is in the hands of another worker.
+    if (!gate_.is_stopped() && flushes_wanted() == flushes) {
+      wait_for_work(ticket, flushes);
     }
   }
   leave(agent);
@@ -288,14 +287,33 @@ void PipelineCore<Platform>::leave(AnyAgent& agent) noexcept {
 }
 
 template <class Platform>
-std::size_t PipelineCore<Platform>::run_once() {
+bool PipelineCore<Platform>::get_in(AnyAgent& agent) noexcept {
+  const auto try_it = [&agent] {
+    auto expected = State::outside;
+    return agent.state.compare_exchange_strong(
+        expected, State::inside, std::memory_order_seq_cst,
+        std::memory_order_relaxed);  // [pipeline.turned_away]
+  };
+  if (try_it()) {
+    return true;
+  }
+  turned_away_.store(true, std::memory_order_seq_cst);  // [pipeline.turned_away]
+  return try_it();
+}
+
+template <class Platform>
+void PipelineCore<Platform>::get_out(AnyAgent& agent) noexcept {
+  agent.state.store(State::outside, std::memory_order_seq_cst);  // [pipeline.turned_away]
+  if (turned_away_.exchange(false, std::memory_order_seq_cst) || is_closed()) {
+    queue().progress.notify_all();
+  }
+}
+
+template <class Platform>
+std::optional<std::size_t> PipelineCore<Platform>::drive() {
   auto& agent = *workers_.front();
-  auto expected = State::outside;
-  // One thread at a time; not from within the adapter, either.
-  if (!is_host_driven() || is_forked() ||
-      !agent.state.compare_exchange_strong(expected, State::inside, std::memory_order_seq_cst,
-                                           std::memory_order_relaxed)) {
-    return 0;
+  if (!is_host_driven() || is_forked() || !get_in(agent)) {
+    return std::nullopt;
   }
   std::size_t settled = 0;
   {
@@ -319,8 +337,7 @@ std::size_t PipelineCore<Platform>::run_once() {
       }
     }
   }
-  agent.state.store(State::outside, std::memory_order_seq_cst);
-  queue().progress.notify_all();
+  get_out(agent);
   return settled;
 }
 
@@ -496,9 +513,14 @@ bool PipelineCore<Platform>::wait_until(Timestamp deadline, const Done& done) {
     }
     auto wake = deadline;
     if (is_host_driven() && !gate_.is_stopped()) {
-      const bool settled = run_once() != 0;
+      const auto driven = drive();
+      const bool settled = driven.value_or(0) != 0;
       in_vain = settled ? patience : in_vain;
-      ticket = queue().progress.prepare();  // it has notified
+      if (driven) {
+        ticket = queue()
+                     .progress
+                     .prepare();  // its passes have notified; who drives instead of us still will
+      }
       if (done()) {
         return true;
       }
@@ -723,11 +745,7 @@ void PipelineCore<Platform>::close_now(std::chrono::nanoseconds within,
   }
   if (!is_host_driven()) {
     static_cast<void>(wait_until(deadline, all_outside));
-  } else if (auto& agent = *workers_.front(); wait_until(deadline, [&agent] {
-               auto expected = State::outside;  // nobody is in run_once(), and nobody gets in
-               return agent.state.compare_exchange_strong(
-                   expected, State::inside, std::memory_order_seq_cst, std::memory_order_relaxed);
-             })) {
+  } else if (auto& agent = *workers_.front(); wait_until(deadline, [&] { return get_in(agent); })) {
     const WorkerScope scope(core_.get());
     leave(agent);
   }

@@ -77,6 +77,7 @@ class ReadyQueue {
   /// The node has something to do. No lock of a shard is held.
   void announce(ReadyNode& node) noexcept SHARD_EXCLUDES(mutex_) {
     auto wake = Wake::nobody;
+    bool unattended = false;
     {
       const LockGuard lock(mutex_);
       const auto before = place(node);
@@ -90,8 +91,12 @@ class ReadyQueue {
       take_out(node);
       make_ready(node);
       wake = wake_for_work();
+      unattended = sleeping_ == 0 && spinning_ == 0;
     }
     unpark(wake);
+    if (unattended) {
+      progress.notify_all();  // who drives the pipeline may sleep until something is due
+    }
   }
 
   /// A shard may have got past a position that others wait for.
@@ -103,7 +108,7 @@ class ReadyQueue {
       wake = wake_for_work();
     }
     unpark(wake);
-    progress.notify_all();  // who drives the pipeline may sleep until something is due
+    progress.notify_all();  // likewise
   }
 
   struct Claim {

@@ -62,7 +62,7 @@ class SnapshotCell {
   explicit SnapshotCell(const std::shared_ptr<const T>& first) : SnapshotCell(first, first) {}
 
   /// The current value if this thread has it cached, else nullptr: then call current() or read(). Valid until
-  /// this thread calls current() of any cell.
+  /// this thread calls one of the two, of any cell.
   [[nodiscard]] const T* cached() const noexcept {
     const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
     // Two tests, so that the compiler lays out what is likely without a jump.
