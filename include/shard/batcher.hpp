@@ -12,8 +12,8 @@ namespace shard {
 
 /// When the events of a shard are handed over, and how many at a time. A batch is due when enough events have gathered
 /// (between min_events and max_events, by how fast they come in), when they are max_bytes, when the shard is half full or
-/// has refused or evicted an event, or when the oldest has waited for max_delay. It then takes all there is, up to max_events and max_bytes: behind a slow
-/// sink batches grow by themselves.
+/// has refused or evicted an event, or when the oldest has waited for max_delay. It then takes all there is, up to
+/// max_events and max_bytes: behind a slow sink batches grow by themselves.
 struct BatchOptions {
   /// Enough to be worth a call of the adapter, at whatever rate. 1 .. max_events.
   std::size_t min_events = 1'000;

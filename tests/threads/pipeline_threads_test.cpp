@@ -1340,11 +1340,9 @@ TEST_CASE("a controller that has nothing to do sees what an operator changes", "
   policy.cooldown = policy.scale_down_delay = policy.warm_up = nanoseconds{0};
   Pipeline pipeline(options, [](const Batch& /*batch*/) {});
   for (int round = 0; round < 10; ++round) {
-    // Nothing comes in, so that it takes the shards away again and then sleeps; there is time for that, but it does not
-    // matter if it does not.
+    // Nothing comes in, so that it takes the shards away again.
     static_cast<void>(pipeline.scale_up(2));
     REQUIRE(eventually([&] { return pipeline.stats().shards == 1; }));
-    std::this_thread::sleep_for(milliseconds{5});
   }
   pipeline.set_scaling_mode(shard::ScalingMode::paused);
   static_cast<void>(pipeline.scale_up(2));

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "shard/detail/pipeline_core_impl.hpp"
@@ -112,4 +113,34 @@ TEST_CASE("who drives the pipeline in a flush sleeps while a batch waits to be r
   CHECK(flushed == flushers);
   CHECK(calls == 3);
   CHECK(PipelineTestAccess::notified(pipeline) - before < 200);  // a few for each call
+}
+
+TEST_CASE("whoever waits for progress is told of each change of shards, policy and mode",
+          "[R-E16]") {
+  // A controller that has nothing to do waits so.
+  Hosted test(shard_test::hosted_elastic_options(shard::Routing::balanced, 1, 1, 4));
+  auto& pipeline = *test.pipeline;
+  auto& manager = pipeline.manager();
+  auto before = PipelineTestAccess::notified(pipeline);
+  const auto told = [&] {
+    const auto now = PipelineTestAccess::notified(pipeline);
+    return std::exchange(before, now) != now;
+  };
+  CHECK_FALSE(told());
+  const auto added = manager.add_shard();
+  REQUIRE(added);
+  CHECK(told());
+  CHECK(manager.activate_shard(*added));
+  CHECK(told());
+  CHECK(manager.drain_shard(*added));
+  CHECK(told());
+  CHECK(manager.finalize_draining() == 1);
+  CHECK(told());
+  CHECK(manager.remove_stopped_shards() == 1);
+  CHECK(told());
+  CHECK_FALSE(manager.set_scaling_policy(*manager.scaling_policy()));
+  CHECK(told());
+  pipeline.set_scaling_mode(shard::ScalingMode::paused);
+  CHECK(told());
+  CHECK_FALSE(told());
 }
