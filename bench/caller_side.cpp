@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "shard/manager.hpp"
+#include "support/core.hpp"
 #include "support/payloads.hpp"
 #include "support/peers.hpp"
 #include "support/results.hpp"
@@ -122,6 +123,7 @@ int main(int argc, char** argv) {
                             [] {});
        }},
   };
+  const bench::OnFastestCore core;
   bench::run_rounds(results, "single events", single, rounds,
                     "boost_ring+spin_lock+xxh3+rdtsc/single",
                     {{"producers", 1}, {"shards", kShards}, {"payload", kPayload}, {"batch", 1}});

@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "support/core.hpp"
+
 /// How subjects and peers are compared: all in one program, in turn, round after round, so that a machine
 /// that changes its speed changes it for all of them. Ratios of medians are what counts.
 namespace bench {
@@ -30,6 +32,7 @@ inline Nanoseconds line_transfer() {
   constexpr std::uint32_t kSpells = 15;
   alignas(64) std::atomic<std::uint32_t> line{0};
   std::jthread other([&line] {
+    run_anywhere();
     for (std::uint32_t trip = 0; trip < kSpells * kTrips; ++trip) {
       while (line.load(std::memory_order_acquire) != 2 * trip + 1) {
       }

@@ -96,7 +96,7 @@ Rest ShardCore<test::WatchesWithoutLooking>::watch_for(std::size_t events,
                                                        std::size_t bytes) noexcept {
   const LockGuard lock(producer_);
   watched_ = true;
-  room_ = static_cast<std::uint32_t>(events - 1);
+  limit_room(events - 1);
   arena_.limit(bytes);
   return Rest::idle;
 }

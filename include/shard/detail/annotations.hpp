@@ -23,7 +23,9 @@
 #if defined(__GNUC__)
 #define SHARD_NOINLINE __attribute__((noinline, cold))
 #define SHARD_ALWAYS_INLINE inline __attribute__((always_inline))
+#define SHARD_FLATTEN __attribute__((flatten))  // all that it calls is inlined, as far as it may be
 #else
 #define SHARD_NOINLINE
 #define SHARD_ALWAYS_INLINE inline
+#define SHARD_FLATTEN
 #endif

@@ -40,7 +40,7 @@ class Arena {
       : lines_(std::make_unique_for_overwrite<Line[]>((size + kAhead) / kCacheLine + 1)),
         size_(size),
         limit_(size),
-        freed_seen_(first_position),
+        fits_until_(first_position + size),
         freed_(first_position) {}
 
   /// Where a block of `block` bytes would go. Any block of up to size / 2 fits when all else is freed,
@@ -56,7 +56,8 @@ class Arena {
   /// Was there budget for `cost` more bytes when fits() last looked? Producer.
   [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_fit(const Tail& tail,
                                                       std::uint64_t cost) const noexcept {
-    return tail.allocated.load(std::memory_order_relaxed) - freed_seen_ + cost <= limit_;
+    const auto budget = fits_until_ - tail.allocated.load(std::memory_order_relaxed);
+    return static_cast<std::int64_t>(budget) >= static_cast<std::int64_t>(cost);
   }
 
   /// Is there budget for `cost` more bytes? Producer.
@@ -64,12 +65,15 @@ class Arena {
     if (seems_to_fit(tail, cost)) [[likely]] {
       return true;
     }
-    freed_seen_ = freed_.load(std::memory_order_acquire);  // [arena.freed] <- free()
+    fits_until_ = freed_.load(std::memory_order_acquire) + limit_;  // [arena.freed] <- free()
     return seems_to_fit(tail, cost);
   }
 
   /// Makes the budget look smaller, up to size(). Producer.
-  void limit(std::size_t bytes) noexcept { limit_ = bytes; }
+  void limit(std::size_t bytes) noexcept {
+    fits_until_ += bytes - limit_;
+    limit_ = bytes;
+  }
 
   /// Takes a place that fits. Producer.
   static void allocate(Tail& tail, Place place, std::uint64_t cost) noexcept {
@@ -84,7 +88,7 @@ class Arena {
     if (place.held <= kCacheLine) [[likely]] {
       prefetch_for_writing(reinterpret_cast<std::uintptr_t>(at(place.offset)) + kAhead);
     } else {
-      prefetch_next_block(place);
+      prefetch_next_block(place.offset, place.held);
     }
   }
 
@@ -110,10 +114,9 @@ class Arena {
   void release() noexcept { lines_.reset(); }
 
  private:
-  SHARD_NOINLINE void prefetch_next_block(Place place) const noexcept {
-    const std::size_t end =
-        std::min<std::size_t>(place.offset + std::size_t{2} * place.held, size_);
-    for (std::size_t line = place.offset + place.held; line < end; line += kCacheLine) {
+  SHARD_NOINLINE void prefetch_next_block(std::size_t offset, std::size_t held) const noexcept {
+    const std::size_t end = std::min(offset + 2 * held, size_);
+    for (std::size_t line = offset + held; line < end; line += kCacheLine) {
       prefetch_for_writing(reinterpret_cast<std::uintptr_t>(lines_.get()) + line);
     }
   }
@@ -128,7 +131,7 @@ class Arena {
   std::unique_ptr<Line[]> lines_;
   std::size_t size_;
   std::size_t limit_;         ///< producer; size_ or less
-  std::uint64_t freed_seen_;  ///< producer's copy of freed_
+  std::uint64_t fits_until_;  ///< producer's: freed_ as last seen, and limit_
   alignas(kCacheLine)
       typename Platform::template Atomic<std::uint64_t> freed_;  ///< consumer writes
 };

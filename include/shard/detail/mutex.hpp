@@ -20,7 +20,7 @@ namespace shard::detail {
 /// needs a full barrier in between. [mutex.waiters] A barrier in unlock() costs more than the rest of a push (it
 /// waits until the copied payload has left the core), so where the system can, the rare side pays for both:
 /// Platform::process_barrier() has every running thread of the process execute a barrier. Elsewhere
-/// both sides use sequentially consistent accesses.
+/// each unlock() has one of its own.
 template <class Platform>
 class SHARD_CAPABILITY("mutex") BasicMutex {
  public:
@@ -42,17 +42,10 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   }
 
   SHARD_ALWAYS_INLINE void unlock() noexcept SHARD_RELEASE() {
-    if (process_barriers_) [[likely]] {
-      word_.store(kFree, std::memory_order_release);        // [mutex.word] -> lock()
-      std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
-      if (waiters_.load(std::memory_order_relaxed) != 0) [[unlikely]] {  // [mutex.waiters]
-        Platform::unpark_one(word_);
-      }
-    } else {
-      word_.store(kFree, std::memory_order_seq_cst);        // [mutex.word] -> lock()
-      if (waiters_.load(std::memory_order_seq_cst) != 0) {  // [mutex.waiters]
-        Platform::unpark_one(word_);
-      }
+    word_.store(kFree, std::memory_order_release);        // [mutex.word] -> lock()
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler keeps the order too
+    if (waiters_.load(std::memory_order_relaxed) != 0) [[unlikely]] {  // [mutex.waiters]
+      unlock_slowly();
     }
   }
 
@@ -60,6 +53,19 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   static constexpr std::uint32_t kFree = 0;
   static constexpr std::uint32_t kHeld = 1;
   static constexpr int kLongestPause = 64;  ///< between two looks at a lock that is held
+
+  /// Added to waiters_ for good where there is no process barrier, so that one look at it is enough for the common case.
+  static constexpr std::uint32_t kNoBarrier = std::uint32_t{1} << 31U;
+
+  /// Wakes one of those that are parked, after the word was stored.
+  SHARD_NOINLINE void unlock_slowly() noexcept {
+    // Without the process barrier what was read is too old. This read-modify-write comes before a waiter's own, which then
+    // sees the free word, or after it.
+    if (waiters_.load(std::memory_order_relaxed) < kNoBarrier ||
+        waiters_.fetch_add(0, std::memory_order_acq_rel) != kNoBarrier) {  // [mutex.waiters]
+      Platform::unpark_one(word_);
+    }
+  }
 
   SHARD_NOINLINE void lock_contended() noexcept {
     // A look takes the line, with what the holder writes beside the lock, from its core: the longer this takes, the more
@@ -74,9 +80,9 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
         return;
       }
     }
-    waiters_.fetch_add(1, std::memory_order_seq_cst);  // [mutex.waiters]
-    // Without the barrier it would not be safe to park; then this thread spins on.
-    const bool may_park = !process_barriers_ || Platform::process_barrier();
+    const auto others = waiters_.fetch_add(1, std::memory_order_seq_cst);  // [mutex.waiters]
+    // If the barrier fails it is not safe to park; then this thread spins on.
+    const bool may_park = others >= kNoBarrier || Platform::process_barrier();
     while (word_.exchange(kHeld, std::memory_order_seq_cst) !=
            kFree) {  // [mutex.word] [mutex.waiters]
       if (may_park) {
@@ -89,9 +95,10 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   }
 
   typename Platform::template Atomic<std::uint32_t> word_{kFree};
-  typename Platform::template Atomic<std::uint32_t> waiters_{0};
-  /// Each mutex keeps to one of the two ways for its life, whatever happens elsewhere in the process.
-  const bool process_barriers_ = Platform::enable_process_barrier();
+  typename Platform::template Atomic<std::uint32_t> waiters_{
+      Platform::enable_process_barrier()
+          ? 0
+          : kNoBarrier};  ///< and, for its life, whether there is one
 };
 
 /// Holds a mutex for a scope.

@@ -146,9 +146,10 @@ class ShardCore {
       const LockGuard lock(producer_);
       if (version >= min_version_) [[likely]] {  // one way out: one unlock() to be inlined
         verdict = Verdict::full;
-        if (const auto room = measure(item); seems_to_have_room(room.cost)) [[likely]] {
-          verdict = push_fitting(item, room, now);
-          measured = to_measure(lock.contended(), 1);
+        const auto position = pushed();
+        if (const auto room = measure(item); seems_to_have_room(room.cost, position)) [[likely]] {
+          verdict = push_fitting(item, room, now, position);
+          measured = to_measure(lock.contended(), position + 1, 1);
         }
       }
     }
@@ -521,18 +522,26 @@ class ShardCore {
     return {place, std::uint64_t{place.held} + (owned ? size : 0U)};
   }
 
+  /// Positions are only ever subtracted, so their wrap is harmless.
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_have_room_behind(
+      std::uint64_t pushed) const noexcept SHARD_REQUIRES(producer_) {
+    return static_cast<std::int64_t>(room_until_ - pushed) > 0;
+  }
+
   /// As far as its copies of the consumer's counters tell: what push_if_room() makes do with. push() looks again.
-  [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_have_room(std::uint64_t cost) const noexcept
+  /// \param pushed  events so far, here and below
+  [[nodiscard]] SHARD_ALWAYS_INLINE bool seems_to_have_room(std::uint64_t cost,
+                                                            std::uint64_t pushed) const noexcept
       SHARD_REQUIRES(producer_) {
-    return pushed() - head_seen_ < room_ && arena_.seems_to_fit(arena_tail_, cost);
+    return seems_to_have_room_behind(pushed) && arena_.seems_to_fit(arena_tail_, cost);
   }
 
   /// Is there room for one more event of `cost` bytes behind `pushed` events? Not if that would touch a watch.
   [[nodiscard]] SHARD_ALWAYS_INLINE bool has_room(std::uint64_t cost, std::uint64_t pushed) noexcept
       SHARD_REQUIRES(producer_) {
-    if (pushed - head_seen_ >= room_) [[unlikely]] {
-      head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
-      if (pushed - head_seen_ >= room_) {
+    if (!seems_to_have_room_behind(pushed)) [[unlikely]] {
+      look_for_room();
+      if (!seems_to_have_room_behind(pushed)) {
         return false;
       }
     }
@@ -551,8 +560,17 @@ class ShardCore {
   }
   void unwatch() noexcept SHARD_REQUIRES(producer_) {
     watched_ = false;
-    room_ = usable_;
+    limit_room(usable_);
     arena_.limit(arena_.size());
+  }
+  /// Makes the ring look smaller, up to usable_.
+  void limit_room(std::size_t events) noexcept SHARD_REQUIRES(producer_) {
+    room_until_ = room_until_ - room_ + events;
+    room_ = static_cast<std::uint32_t>(events);
+  }
+  void look_for_room() noexcept SHARD_REQUIRES(producer_) {
+    room_until_ =
+        head_.load(std::memory_order_acquire) + room_;  // [shard.head] <- release_records()
   }
 
   template <class Items>
@@ -593,28 +611,30 @@ class ShardCore {
   }
 
   [[nodiscard]] SHARD_ALWAYS_INLINE Verdict push_fitting(const Item& item, const Room& room,
-                                                         Timestamp now) noexcept
+                                                         Timestamp now,
+                                                         std::uint64_t pushed) noexcept
       SHARD_REQUIRES(producer_) {
     if (next_timestamp_ > Timestamp::max().nanoseconds) [[unlikely]] {
       return verdict(Outcome::timestamps_exhausted);
     }
     arena_.prefetch_after(room.place);
-    ring_->prefetch_after(pushed());
+    ring_->prefetch_after(pushed);
     const auto record = store(item, room, now);
     const auto turn = ring_->write_turn();
     // Before the push: whoever sees the record must also see that it was counted. The ring's own
     // release and acquire carry it.
-    pushed_.store(pushed() + 1, std::memory_order_relaxed);
+    pushed_.store(pushed + 1, std::memory_order_relaxed);
     ring_->push(turn, record);
     return Verdict::accepted;
   }
 
-  [[nodiscard]] Measured to_measure(bool contended, std::uint64_t just_pushed) const noexcept
-      SHARD_REQUIRES(producer_) {
+  /// \param just  how many of the `pushed` events were pushed now
+  [[nodiscard]] static Measured to_measure(bool contended, std::uint64_t pushed,
+                                           std::uint64_t just) noexcept {
     if (contended) [[unlikely]] {
       return Measured::waited;
     }
-    return pushed() % kSampleEvery < just_pushed ? Measured::sampled : Measured::no;
+    return pushed % kSampleEvery < just ? Measured::sampled : Measured::no;
   }
 
   /// What the mode says of an event that does not fit: accepted if it may be pushed after
@@ -687,10 +707,9 @@ class ShardCore {
   // The producers' side. All that a push into a shard with room changes is in one line with the lock: where producers
   // meet, each line more is one that has to come from another core.
   alignas(kCacheLine) BasicMutex<Platform> producer_ SHARD_ACQUIRED_BEFORE(pop_);
-  std::uint32_t room_ SHARD_GUARDED_BY(producer_);  ///< usable_, or less while watched_
+  std::uint64_t room_until_ SHARD_GUARDED_BY(producer_) = 0;  ///< head_ as last seen, and room_
   std::uint64_t next_timestamp_ SHARD_GUARDED_BY(producer_) = 0;
-  std::uint64_t head_seen_ SHARD_GUARDED_BY(producer_) = 0;  ///< copy of head_, not ahead of it
-  Atomic<std::uint64_t> pushed_{0};                          ///< written under producer_
+  Atomic<std::uint64_t> pushed_{0};  ///< written under producer_
   typename Arena<Platform>::Tail arena_tail_ SHARD_GUARDED_BY(producer_);
   /// Its ends by producer_ and pop_; replaced under both. Begins with Boost's write index, the last word of this line.
   std::optional<Ring> ring_;
@@ -698,6 +717,7 @@ class ShardCore {
   // What a push reads and seldom changes.
   std::uint64_t min_version_ SHARD_GUARDED_BY(producer_) = 0;
   bool watched_ SHARD_GUARDED_BY(producer_) = false;
+  std::uint32_t room_ SHARD_GUARDED_BY(producer_);  ///< usable_, or less while watched_
   Arena<Platform> arena_;
 
   Count lost_at_door_{0};  ///< dropped_newest or, where the mode is that, sampled_out

@@ -15,11 +15,12 @@ ShardCore<Platform>::ShardCore(ShardId id, const ManagerOptions& options, const 
       backpressure_(options.backpressure),
       clock_(clock),
       consumer_(consumer),
-      room_(usable_),
       ring_(std::in_place, options.ring_capacity),
       min_version_(closed ? kClosed : 0),
+      room_(usable_),
       arena_(options.ring_bytes),
       stage_(std::make_unique<Stage>()) {
+  look_for_room();
   for (auto& slot : sampled_slots_) {
     slot.store(static_cast<std::uint16_t>(kNoSlot), std::memory_order_relaxed);
   }
@@ -143,8 +144,8 @@ Verdict ShardCore<Platform>::push(std::uint64_t version, const Item& item, std::
       }
     }
     if (verdict_of_push == Verdict::accepted) {
-      verdict_of_push = push_fitting(item, room, now);
-      measured = to_measure(lock.contended(), 1);
+      verdict_of_push = push_fitting(item, room, now, pushed());
+      measured = to_measure(lock.contended(), pushed(), 1);
     }
   }
   pass_on(news);
@@ -172,7 +173,7 @@ Verdict ShardCore<Platform>::push_locked(const Item& item, Timestamp now,
     }
     evict_for(room.cost, evicted, news);
   }
-  return push_fitting(item, room, now);
+  return push_fitting(item, room, now, pushed());
 }
 
 template <class Platform>
@@ -262,7 +263,7 @@ typename ShardCore<Platform>::GroupResult ShardCore<Platform>::push_group_unanno
     ++result.accepted;
   }
   publish();
-  result.measured = to_measure(lock.contended(), result.accepted);
+  result.measured = to_measure(lock.contended(), pushed(), result.accepted);
   result.rest = at;
   return result;
 }
@@ -476,14 +477,14 @@ std::uint64_t ShardCore<Platform>::raise_min_version(std::uint64_t version) noex
 template <class Platform>
 Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexcept {
   const LockGuard lock(producer_);
-  head_seen_ = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
-  const auto queued = pushed() - head_seen_;
+  look_for_room();
+  const auto queued = pushed() + room_ - room_until_;
   if (queued >= events || (queued != 0 && (arena_used() >= bytes || wants_flush()))) {
     return Rest::again;
   }
   watched_ = true;
   // So that the push that makes it `events` takes the slow way.
-  room_ = static_cast<std::uint32_t>(std::min<std::size_t>(events - 1, usable_));
+  limit_room(std::min<std::size_t>(events - 1, usable_));
   arena_.limit(bytes);
   return queued == 0 ? Rest::idle : Rest::later;
 }

@@ -64,7 +64,7 @@ class SnapshotCell {
   /// The current value if this thread has it cached, else nullptr: then call current() or read(). Valid until
   /// this thread calls one of the two, of any cell.
   [[nodiscard]] const T* cached() const noexcept {
-    const auto& slot = t_snapshots[instance_ % kSnapshotSlots];
+    const auto& slot = t_snapshots[slot_];
     // Two tests, so that the compiler lays out what is likely without a jump.
     if (slot.instance != instance_) [[unlikely]] {
       return nullptr;
@@ -149,6 +149,7 @@ class SnapshotCell {
   using Version = typename Platform::template Atomic<std::uint64_t>;
 
   const std::uint64_t instance_ = next_snapshot_instance();
+  const std::size_t slot_ = instance_ % kSnapshotSlots;  ///< in t_snapshots
   const WipedOnFork page_;
   Version& version_;  ///< in the page
   const std::shared_ptr<const T> in_child_;
