@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <thread>
 
 #include "shard/detail/platform.hpp"
 
@@ -17,6 +18,8 @@
 #endif
 
 namespace shard::detail {
+
+void SystemPlatform::yield() noexcept { std::this_thread::yield(); }
 
 namespace {
 

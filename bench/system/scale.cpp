@@ -16,6 +16,7 @@
 
 #include "shard/manager.hpp"
 #include "shard/pipeline.hpp"
+#include "support/core.hpp"
 #include "support/flow_case.hpp"
 #include "support/payloads.hpp"
 #include "support/peers.hpp"
@@ -124,6 +125,7 @@ void callers_side(const Settings& settings, std::size_t shards, const Payloads& 
       filled_peer<HandMade<SpinLock, kPayload>>("boost_ring+spin_lock", shards, payloads, fills));
   subjects.push_back(
       filled_peer<HandMade<std::mutex, kPayload>>("boost_ring+std_mutex", shards, payloads, fills));
+  const OnFastestCore core;
   run_case(settings, "scale: caller's side, shards: " + std::to_string(shards), subjects,
            parameters(shards));
 }

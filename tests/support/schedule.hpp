@@ -243,6 +243,8 @@ struct ScheduledPlatform {
   static void relax() noexcept { detail::relax(); }
   /// Each look is a step to explore; more of them show nothing new.
   static constexpr int kSpins = 2;
+  static void yield() noexcept { detail::relax(); }
+  static constexpr int kYields = 0;
   static void park(const Word& word, std::uint32_t expected) noexcept {
     detail::park(&word, [&] { return word.peek() == expected; }, nullptr, {});
   }

@@ -30,6 +30,8 @@ struct PortablePlatform {
   using Word = PortableParker::Word;
   static void relax() noexcept { SystemPlatform::relax(); }
   static constexpr int kSpins = 64;
+  static void yield() noexcept { SystemPlatform::yield(); }
+  static constexpr int kYields = 2;
   static void park(const Word& word, std::uint32_t expected) noexcept {
     PortableParker::park(word, expected);
   }

@@ -9,7 +9,8 @@
 
 namespace shard::detail {
 
-/// A mutex that spins briefly and then parks, and whose unlock() is a plain store while nobody is parked.
+/// A mutex that spins briefly, yields a few times and then parks, and whose unlock() is a plain store while nobody is
+/// parked.
 ///
 /// Threads:  any. Not recursive, not fair. It must live until every unlock() has returned.
 /// Ordering: unlock() [mutex.word] -> lock(): what one holder wrote is visible to the next.
@@ -70,13 +71,22 @@ class SHARD_CAPABILITY("mutex") BasicMutex {
   SHARD_NOINLINE void lock_contended() noexcept {
     // A look takes the line, with what the holder writes beside the lock, from its core: the longer this takes, the more
     // rarely. It only reads, so that it leaves the holder a copy; the exchange behind it decides.
+    const auto take_if_free = [this]() SHARD_NO_THREAD_SAFETY_ANALYSIS {
+      return word_.load(std::memory_order_relaxed) == kFree && try_lock();
+    };
     for (int spent = 0, pause = 1; spent < Platform::kSpins;
          spent += pause, pause = std::min(2 * pause, kLongestPause)) {
       for (int i = 0; i < pause; ++i) {
         Platform::relax();
       }
-      if (word_.load(std::memory_order_relaxed) == kFree &&
-          word_.exchange(kHeld, std::memory_order_acquire) == kFree) {  // [mutex.word]
+      if (take_if_free()) {
+        return;
+      }
+    }
+    // Where there are more threads than cores the holder may wait for this one.
+    for (int turn = 0; turn < Platform::kYields; ++turn) {
+      Platform::yield();
+      if (take_if_free()) {
         return;
       }
     }

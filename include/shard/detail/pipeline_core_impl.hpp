@@ -200,6 +200,7 @@ std::optional<std::size_t> PipelineCore<Platform>::work(AnyAgent& agent,
                                                         std::uint32_t& ticket) noexcept {
   if (polls(options)) {
     if (auto* const core = find_unwatched(); core != nullptr && queue().try_claim(*core->node())) {
+      core->prefetch_oldest();
       return pass(*core->node(), agent);
     }
   }

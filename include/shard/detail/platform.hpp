@@ -11,7 +11,7 @@
 namespace shard::detail {
 
 /// What the concurrent classes need of the machine, so that tests can put another in its place:
-/// atomics (whose accesses a schedule explorer can interleave), a pause, and a place to park.
+/// atomics (whose accesses a schedule explorer can interleave), pauses, and a place to park.
 /// The classes take it as a template parameter; the library is instantiated for this one.
 ///
 /// A parker puts a thread to sleep while a word holds a value, as a futex does. It may return early;
@@ -34,6 +34,13 @@ struct SHARD_EXPORT SystemPlatform {
   /// two system calls, 5 to 20 us. So who waits for a whole batch's push seldom parks, and nobody spends more than twice
   /// what the better of the two would have cost.
   static constexpr int kSpins = 512;
+
+  /// Lets another thread have this core, if one waits for it.
+  static void yield() noexcept;
+
+  /// And how many times it yields then. With as many threads as cores each is half a microsecond; with more, the holder of
+  /// the mutex may be one that lost its core, and gets it back at once.
+  static constexpr int kYields = 16;
 
   /// Sleeps while `word` is `expected`, until unparked.
   static void park(const Word& word, std::uint32_t expected) noexcept;

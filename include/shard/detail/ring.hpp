@@ -74,6 +74,14 @@ class Ring {
     prefetch_for_writing(slots_ + slot * sizeof(Record));
   }
 
+  /// Asks for the record of that number, to be read: the producer's core has it.
+  void prefetch_at(std::uint64_t position) const noexcept {
+    const auto slot = static_cast<std::size_t>(position) & last_slot_;
+    const auto* record = reinterpret_cast<const std::byte*>(slots_) + slot * sizeof(Record);
+    prefetch(record);
+    prefetch(record + sizeof(Record) - 1);
+  }
+
   /// Takes up to `out.size()` of the oldest records; returns how many.
   [[nodiscard]] std::size_t pop(const Turn&, std::span<Record> out) noexcept {
     return records_.pop(out.data(), out.size());

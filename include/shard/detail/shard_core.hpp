@@ -261,6 +261,13 @@ class ShardCore {
     return pushed_.load(std::memory_order_relaxed) != head_.load(std::memory_order_relaxed);
   }
 
+  /// Asks for the oldest record and its bytes, which are on the producer's core: they come at the same time, while the
+  /// pass begins. By whoever has claimed the node, so that the ring is there.
+  void prefetch_oldest() const noexcept {
+    ring_->prefetch_at(head_.load(std::memory_order_relaxed));
+    prefetch(arena_.at(next_block_.load(std::memory_order_relaxed)));
+  }
+
   /// Ends a pass that found too little to deliver: sets a watch, so that the node is announced when `events` are queued
   /// (1: when any is) or `bytes` used. Rest::again if so much is there already.
   [[nodiscard]] Rest watch_for(std::size_t events, std::size_t bytes) noexcept
@@ -751,6 +758,7 @@ class ShardCore {
   /// The thread that asks the source of the first fence now; written under pop_. A thread that finds itself here has
   /// written that itself, so relaxed is enough.
   std::atomic<const void*> asked_by_{nullptr};
+  std::atomic<std::uint32_t> next_block_{0};  ///< where the next pop reads; a hint, so relaxed
   bool attempting_ SHARD_GUARDED_BY(pop_) = false;
   bool expired_ SHARD_GUARDED_BY(pop_) = false;
   Count returned_{0};

@@ -349,6 +349,7 @@ typename ShardCore<Platform>::Hold ShardCore<Platform>::pop_hold(
   appender.run(arena_.at(run_begin), run_end - run_begin);
   appender.commit();
   stage_begin_ += static_cast<std::uint32_t>(hold.events);
+  next_block_.store(run_end, std::memory_order_relaxed);
   add(count, hold.events);
   release_records(hold.events, cost);
   return hold;
