@@ -9,30 +9,14 @@
 #include <utility>
 #include <vector>
 
-#include "shard/detail/pipeline_core_impl.hpp"
 #include "support/pipeline.hpp"
-
-namespace shard::detail {
-
-struct PipelineTestAccess {
-  static void set_attempt(Pipeline& pipeline, ShardId shard, std::uint32_t attempt) {
-    auto& core = *pipeline.core_;
-    Lane<SystemPlatform>::of(*core.core_->find(shard)).attempt = attempt;
-  }
-  static void set_consecutive_failures(Pipeline& pipeline, std::uint64_t failures) {
-    pipeline.core_->courier_.monitor.consecutive_ = failures;
-  }
-  /// How often those who wait for progress were told to look.
-  static std::uint32_t notified(Pipeline& pipeline) {
-    return pipeline.core_->core_->ready->progress.prepare() / 2;
-  }
-};
-
-}  // namespace shard::detail
+#include "support/pipeline_access.hpp"
 
 namespace {
 
+using shard::Batch;
 using shard::Delivery;
+using shard::DeliveryContext;
 using shard::HealthState;
 using shard::ShardId;
 using shard::detail::PipelineTestAccess;
@@ -143,4 +127,40 @@ TEST_CASE("whoever waits for progress is told of each change of shards, policy a
   pipeline.set_scaling_mode(shard::ScalingMode::paused);
   CHECK(told());
   CHECK_FALSE(told());
+}
+
+TEST_CASE("whoever waits for progress is told of each pass, and of a driver who has turned it away",
+          "[R-G10]") {
+  Hosted test(hosted_options());
+  auto& pipeline = *test.pipeline;
+  const auto told_by_run_once = [&] {
+    const auto before = PipelineTestAccess::notified(pipeline);
+    pipeline.run_once();
+    return PipelineTestAccess::notified(pipeline) - before;
+  };
+  CHECK(told_by_run_once() == 0);
+  test.push(8);
+  CHECK(told_by_run_once() == 1);
+  test.sink.script.emplace_back([&](const Batch&, const DeliveryContext&) {
+    CHECK(pipeline.run_once() == 0);  // as another thread would find it
+    return Delivery::delivered();
+  });
+  test.push(8);
+  CHECK(told_by_run_once() == 2);
+  test.push(8);
+  CHECK(told_by_run_once() == 1);  // nobody was turned away this time
+  pipeline.close(std::chrono::hours{1});
+  CHECK(told_by_run_once() == 1);  // close() may wait for who drives
+}
+
+TEST_CASE("whoever waits for progress is told when the adapter has flushed", "[R-H1]") {
+  Hosted test(hosted_options());
+  std::uint32_t before = 0;
+  test.sink.on_flush = [&] {
+    before = PipelineTestAccess::notified(*test.pipeline);
+    return true;
+  };
+  test.push(3);
+  CHECK(test.pipeline->flush(std::chrono::hours{1}));
+  CHECK(PipelineTestAccess::notified(*test.pipeline) > before);
 }

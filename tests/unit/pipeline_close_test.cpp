@@ -1,18 +1,23 @@
 // The ends of a pipeline that its host drives: flush and close.
 
+#include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "support/pipeline.hpp"
+#include "support/pipeline_access.hpp"
 
 namespace {
 
@@ -28,6 +33,7 @@ using shard::ShardId;
 using shard::Timestamp;
 using shard::Undelivered;
 using shard::UndeliveredRange;
+using shard::detail::PipelineTestAccess;
 using shard_test::Hosted;
 using shard_test::hosted_options;
 using shard_test::numbered;
@@ -41,6 +47,53 @@ constexpr ShardId kFirst{0};
 UndeliveredRange range(std::uint64_t first, std::uint64_t last, Undelivered why) {
   return {kFirst, {first}, {last}, why};
 }
+
+/// Holds the thread that is in an adapter's call until the test lets it go.
+class Held {
+ public:
+  void hold(const DeliveryContext& context) {
+    inside_ = true;
+    inside_.notify_one();
+    open_.wait(false);
+    told_to_stop_ = context.stop.stop_requested();
+  }
+  void wait_for_it() const { inside_.wait(false); }
+  void let_go() {
+    open_ = true;
+    open_.notify_one();
+  }
+  [[nodiscard]] bool told_to_stop() const { return told_to_stop_; }
+
+ private:
+  std::atomic<bool> inside_{false};
+  std::atomic<bool> open_{false};
+  std::atomic<bool> told_to_stop_{false};
+};
+
+/// An adapter whose every call is the test's.
+struct Calls {
+  std::function<Delivery(const DeliveryContext&)> deliver = [](const DeliveryContext&) {
+    return Delivery::delivered();
+  };
+  std::function<void(const DeliveryContext&)> flush = [](const DeliveryContext&) {};
+  std::function<void(const DeliveryContext&)> close = [](const DeliveryContext&) {};
+
+  [[nodiscard]] std::unique_ptr<shard::Adapter> adapter() const {
+    struct Made final : shard::Adapter {
+      explicit Made(Calls of) : calls(std::move(of)) {}
+      Delivery deliver(const Batch& /*batch*/, const DeliveryContext& context) override {
+        return calls.deliver(context);
+      }
+      bool flush(const DeliveryContext& context) override {
+        calls.flush(context);
+        return true;
+      }
+      void close(const DeliveryContext& context) override { calls.close(context); }
+      const Calls calls;
+    };
+    return std::make_unique<Made>(*this);
+  }
+};
 
 }  // namespace
 
@@ -57,11 +110,47 @@ TEST_CASE("flush forces partial batches out and tells the adapter", "[R-H1]") {
   CHECK(test.sink.closes == 0);
 }
 
-TEST_CASE("a flush of nothing reaches the adapter, too") {
+TEST_CASE("a flush of nothing reaches the adapter, too, also without any time") {
   Hosted test(hosted_options());
   CHECK(test.pipeline->flush(hours{1}));
   CHECK(test.pipeline->flush(hours{1}));
   CHECK(test.sink.flushes == 2);
+  const auto result = test.pipeline->flush(nanoseconds{0});
+  CHECK(result.status == FlushStatus::flushed);
+  CHECK(result.outstanding == 0);
+  CHECK(test.sink.flushes == 3);
+}
+
+TEST_CASE("a flush goes on while batches succeed, however small they are", "[R-H1][R-G10]") {
+  auto options = hosted_options();
+  options.batch.min_events = options.batch.max_events = 1;
+  Hosted test(options);
+  test.push(8);
+  CHECK(test.pipeline->flush(hours{1}));
+  CHECK(test.sink.batches.size() == 8);
+}
+
+TEST_CASE("where time stands still a flush gives up on what fails at once again and again",
+          "[R-H1][R-G10]") {
+  auto options = hosted_options();
+  options.retry.initial_backoff = options.retry.max_backoff = nanoseconds{0};
+  Hosted test(options);
+  test.push(8);
+  SECTION("after as many passes as there are shards, and two") {
+    test.sink.always(Delivery::retry("down"));
+    const auto result = test.pipeline->flush(hours{1});
+    CHECK(result.status == FlushStatus::timed_out);
+    CHECK(result.outstanding == 8);
+    CHECK(test.sink.batches.size() == 3);
+  }
+  SECTION("counted anew when some of it succeeds") {
+    test.sink.answer(Delivery::retry("down"));
+    test.sink.answer(Delivery::retry("down"));
+    test.sink.answer(Delivery::delivered(1));
+    for (int i = 0; i < 3; ++i) test.sink.answer(Delivery::retry("down"));
+    CHECK(test.pipeline->flush(hours{1}));
+    CHECK(test.sink.batches.size() == 7);
+  }
 }
 
 TEST_CASE("what comes after a flush waits for company again") {
@@ -124,6 +213,59 @@ TEST_CASE("what comes in during a flush is not waited for and not counted", "[R-
   test.sink.always(Delivery::delivered());
 }
 
+TEST_CASE("of a batch that has events from before and after a flush only those are outstanding",
+          "[R-H2][R-H3]") {
+  Hosted test(hosted_options(2));
+  const auto first = shard_test::payloads_for(test.pipeline->manager(), kFirst, 1);
+  const auto second = shard_test::payloads_for(test.pipeline->manager(), ShardId{1}, 8);
+  const auto push = [&](const std::string& text) {
+    REQUIRE(test.pipeline->ingest(text) == Outcome::accepted);
+  };
+  test.sink.script.emplace_back([&](const Batch& batch, const DeliveryContext&) {
+    CHECK(batch.shard() == kFirst);
+    for (std::size_t i = 2; i < 8; ++i) push(second[i]);
+    return Delivery::delivered();
+  });
+  test.sink.answer(Delivery::delivered(1, "busy"));
+  push(first[0]);
+  push(second[0]);
+  push(second[1]);
+  const auto result = test.pipeline->flush(hours{1});
+  CHECK(result.status == FlushStatus::timed_out);
+  CHECK(test.sink.batches.at(1).size() == 8);
+  CHECK(result.outstanding == 1);  // the second of that batch
+}
+
+TEST_CASE("what is being taken out of a shard while a flush counts is outstanding", "[R-H3]") {
+  Hosted test(hosted_options());
+  auto& core = PipelineTestAccess::shard(*test.pipeline, kFirst);
+  shard::EventBatch taken;
+  const auto take = [&](std::size_t events) {
+    REQUIRE(core.take(taken, events, 1'000).events == events);
+  };
+  struct Case {
+    std::size_t before;  ///< events when the flush begins, of which `popped` are gone by then
+    std::size_t popped;
+    std::size_t after;  ///< and that come later
+    std::size_t taken;  ///< by another thread, which has not said so yet
+    std::uint64_t outstanding;
+  };
+  const auto tried = GENERATE(Case{5, 0, 0, 3, 5}, Case{5, 0, 0, 1, 5}, Case{2, 0, 4, 5, 2},
+                              Case{3, 1, 3, 4, 2}, Case{1, 1, 3, 3, 0}, Case{4, 0, 1, 0, 4});
+  CAPTURE(tried.before, tried.popped, tried.after, tried.taken);
+  test.push(tried.before);
+  if (tried.popped != 0) {
+    shard::EventBatch popped;
+    REQUIRE(test.pipeline->manager().shard(kFirst)->pop_batch_into(popped, tried.popped) ==
+            tried.popped);
+  }
+  const auto goals = PipelineTestAccess::request_flush(*test.pipeline);
+  test.push(tried.after);
+  if (tried.taken != 0) take(tried.taken);
+  CHECK(PipelineTestAccess::outstanding(goals) == tried.outstanding);
+  CHECK(core.settle({.delivered = tried.taken}, true, [] {}));
+}
+
 TEST_CASE("evictions satisfy a flush and rejections do not disturb it", "[R-H2]") {
   Hosted test(hosted_options(1, 8, Backpressure::drop_oldest()));
   test.push(4);
@@ -180,6 +322,7 @@ TEST_CASE("a flush that the adapter cannot do is no success") {
   }
   const auto result = test.pipeline->flush(hours{1});
   CHECK(result.status == FlushStatus::adapter_failed);
+  CHECK(result.outstanding == 0);
   CHECK_FALSE(result);
   CHECK(test.ledger().delivered == 1);
   test.sink.on_flush = nullptr;
@@ -191,7 +334,9 @@ TEST_CASE("flush and close called from within the pipeline would wait for themse
   int calls = 0;
   const auto call = [&] {
     ++calls;
-    CHECK(test.pipeline->flush(hours{1}).status == FlushStatus::would_deadlock);
+    const auto result = test.pipeline->flush(hours{1});
+    CHECK(result.status == FlushStatus::would_deadlock);
+    CHECK(result.outstanding == 0);
     const auto report = test.pipeline->close(hours{1});
     CHECK(report.would_deadlock);
     CHECK_FALSE(report.complete);
@@ -237,6 +382,34 @@ TEST_CASE("the adapter's own close is called within the pipeline, too", "[R-H4]"
   };
   CHECK(test.pipeline->close(hours{1}).complete);
   CHECK(test.sink.closes == 1);
+}
+
+TEST_CASE("a flush that a close comes in between says so, whatever became of the events",
+          "[R-H1][R-I4]") {
+  /// Acts at one of its readings, when no lock is held, as another thread would.
+  struct EventfulClock : shard_test::ManualClock {
+    mutable int left = 0;
+    std::function<void()> act = {};
+    [[nodiscard]] std::uint64_t nanoseconds() const noexcept override {
+      if (left != 0 && --left == 0) act();
+      return ManualClock::nanoseconds();
+    }
+  };
+  EventfulClock clock;
+  shard_test::Sink sink(clock);
+  auto options = hosted_options();
+  options.manager.time_source = &clock;
+  shard::Pipeline pipeline(options, sink.adapter());
+  for (int i = 0; i < 3; ++i) REQUIRE(pipeline.ingest("x") == Outcome::accepted);
+  auto within = nanoseconds{0};
+  SECTION("which are not delivered") {}
+  SECTION("which are delivered") { within = hours{1}; }
+  clock.act = [&] { pipeline.close(within); };
+  clock.left = 2;  // the first is for its deadline
+  const auto result = pipeline.flush(hours{1});
+  CHECK(result.status == FlushStatus::closed);
+  CHECK(result.outstanding == 0);
+  CHECK(sink.texts().size() == (within == nanoseconds{0} ? 0U : 3U));
 }
 
 TEST_CASE("an adapter that ingests into a full shard does not wait for itself") {
@@ -378,6 +551,143 @@ TEST_CASE("no attempt begins when nine tenths of the time are gone, and stop is 
   CHECK(stop->stop_requested());
 }
 
+TEST_CASE("an attempt begins before nine tenths of the time are gone, and not when they are",
+          "[R-I1]") {
+  struct Case {
+    milliseconds each;
+    std::size_t attempts;
+  };
+  const auto tried = GENERATE(Case{milliseconds{44}, 3}, Case{milliseconds{45}, 2});
+  Hosted test(hosted_options());
+  test.sink.otherwise = [&](const Batch&, const DeliveryContext&) {
+    test.advance(tried.each);
+    return Delivery::delivered();
+  };
+  test.push(40);
+  const auto report = test.pipeline->close(milliseconds{100});
+  CHECK(test.sink.batches.size() == tried.attempts);
+  CHECK(report.ledger.delivered == 8 * tried.attempts);
+}
+
+TEST_CASE("what the adapter ingests while the pipeline closes is refused", "[R-I1][R-D12]") {
+  Hosted test(hosted_options());
+  auto outcome = Outcome::accepted;
+  test.sink.otherwise = [&](const Batch&, const DeliveryContext&) {
+    outcome = test.pipeline->ingest("more");
+    return Delivery::delivered();
+  };
+  test.push(1);
+  CHECK(test.pipeline->close(hours{1}).complete);
+  CHECK(outcome == Outcome::rejected_closed);
+}
+
+TEST_CASE("the adapter is told when close() ends, and not to stop if there is time left",
+          "[R-I3]") {
+  using Time = std::chrono::steady_clock::time_point;
+  const auto within =
+      GENERATE(nanoseconds{hours{1}}, nanoseconds{hours{-1}}, nanoseconds{0}, nanoseconds::max());
+  shard_test::ManualClock clock;
+  auto options = hosted_options();
+  options.manager.time_source = &clock;
+  std::vector<DeliveryContext> contexts;
+  std::vector<bool> stopped;
+  Calls calls;
+  calls.flush = calls.close = [&](const DeliveryContext& context) {
+    contexts.push_back(context);
+    stopped.push_back(context.stop.stop_requested());
+  };
+  shard::Pipeline pipeline(options, calls.adapter());
+  CHECK(pipeline.flush(hours{1}));
+  const auto before = std::chrono::steady_clock::now();
+  CHECK(pipeline.close(within).complete);
+  const auto after = std::chrono::steady_clock::now();
+  REQUIRE(contexts.size() == 3);
+  CHECK(contexts[0].deadline == Time::max());  // a flush has none
+  CHECK(stopped == std::vector<bool>{false, false, false});
+  for (std::size_t i = 1; i < 3; ++i) {
+    CHECK(contexts[i].attempt == 0);
+    if (within == nanoseconds::max()) {
+      CHECK(contexts[i].deadline == Time::max());
+    } else {
+      CHECK(contexts[i].deadline >= before + std::max(nanoseconds{0}, within));
+      CHECK(contexts[i].deadline <= after + std::max(nanoseconds{0}, within));
+    }
+  }
+}
+
+TEST_CASE("who comes back from the adapter when all is over finds its batch possibly delivered",
+          "[R-I1][R-I2][R-I3]") {
+  shard_test::ManualClock clock;
+  auto options = hosted_options();
+  options.manager.time_source = &clock;
+  std::vector<shard::NoticeKind> noticed;
+  options.listener = [&](const shard::Notice& notice) { noticed.push_back(notice.kind); };
+  Held held;
+  int attempts = 0;
+  Calls calls;
+  calls.deliver = [&](const DeliveryContext& context) {
+    if (++attempts == 1) return Delivery::retry("busy");
+    held.hold(context);
+    return Delivery::delivered();
+  };
+  shard::Pipeline pipeline(options, calls.adapter());
+  for (int i = 0; i < 10; ++i) REQUIRE(pipeline.ingest("x") == Outcome::accepted);
+  CHECK(pipeline.run_once() == 0);
+  clock.advance(100'000'000);
+  std::size_t settled = 7;
+  std::thread host([&] { settled = pipeline.run_once(); });
+  held.wait_for_it();
+  CHECK(pipeline.run_once() == 0);
+  CHECK(pipeline.health().busy_workers == 1);
+  const auto late = pipeline.flush(nanoseconds{0});
+  CHECK(late.status == FlushStatus::timed_out);
+  CHECK(late.outstanding == 10);
+
+  const auto report = pipeline.close(nanoseconds{0});
+  CHECK_FALSE(report.complete);
+  CHECK(report.undelivered == Ranges{range(0, 7, Undelivered::possibly_delivered),
+                                     range(8, 9, Undelivered::abandoned_queued)});
+  CHECK(report.ledger.possibly_delivered == 8);
+  CHECK(report.ledger.balanced());
+  CHECK(report.abandoned_threads == 0);
+
+  held.let_go();
+  host.join();
+  CHECK(settled == 0);
+  CHECK(held.told_to_stop());
+  CHECK(pipeline.ledger() == report.ledger);
+  CHECK(noticed == std::vector{shard::NoticeKind::retrying});  // and not that it has recovered
+}
+
+TEST_CASE("an adapter that does not come back from its flush is not closed", "[R-H3][R-I3]") {
+  shard_test::ManualClock clock;
+  auto options = hosted_options();
+  options.manager.time_source = &clock;
+  Held held;
+  bool closed = false;
+  Calls calls;
+  calls.flush = [&](const DeliveryContext& context) { held.hold(context); };
+  calls.close = [&](const DeliveryContext&) { closed = true; };
+  shard::Pipeline pipeline(options, calls.adapter());
+  REQUIRE(pipeline.ingest("x") == Outcome::accepted);
+  shard::FlushResult flushed;
+  std::thread host([&] { flushed = pipeline.flush(hours{1}); });
+  held.wait_for_it();
+  const auto late = pipeline.flush(nanoseconds{0});
+  CHECK(late.status == FlushStatus::timed_out);
+  CHECK(late.outstanding == 0);  // it is the adapter that has not answered
+
+  const auto report = pipeline.close(nanoseconds{0});
+  CHECK(report.undelivered.empty());
+  CHECK(report.ledger.delivered == 1);
+  CHECK_FALSE(report.complete);
+  held.let_go();
+  host.join();
+  CHECK(flushed);  // it has done what was asked of it
+  CHECK(held.told_to_stop());
+  CHECK_FALSE(closed);
+}
+
 TEST_CASE("evicted events are not reported as undelivered", "[R-I1]") {
   Hosted test(hosted_options(1, 8, Backpressure::drop_oldest()));
   test.push(20);
@@ -413,7 +723,9 @@ TEST_CASE("a closed pipeline refuses events, runs nothing and says that it is cl
   CHECK(test.ledger().rejected_closed == 3);
   CHECK(test.pipeline->run_once() == 0);
   CHECK(test.pipeline->next_due() == Timestamp::max());
-  CHECK(test.pipeline->flush(hours{1}).status == FlushStatus::closed);
+  const auto result = test.pipeline->flush(hours{1});
+  CHECK(result.status == FlushStatus::closed);
+  CHECK(result.outstanding == 0);
   CHECK(test.pipeline->health().state == HealthState::closed);
   CHECK(test.pipeline->lag() == nanoseconds{0});
   CHECK(test.pipeline->stats().ledger == test.ledger());

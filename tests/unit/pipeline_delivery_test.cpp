@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -438,6 +439,19 @@ TEST_CASE("waits are spread by the jitter and stay within it", "[R-G2]") {
   CHECK(*most - *least > 5'000'000);  // 50 draws all within a tenth of the range: 1e-49
 }
 
+TEST_CASE("pipelines that fail at the same time do not try again at the same time", "[R-G2]") {
+  auto options = hosted_options();
+  options.retry.jitter = 0.5;
+  std::set<std::uint64_t> waits;
+  for (int i = 0; i < 8; ++i) {
+    Eight test(options);
+    test.sink.answer(Delivery::retry("down"));
+    test.run();
+    waits.insert(test.pipeline->next_due().nanoseconds);
+  }
+  CHECK(waits.size() > 1);
+}
+
 TEST_CASE("a batch that has been tried max_attempts times is a dead letter", "[R-G2][R-G4]") {
   auto options = hosted_options();
   options.retry.max_attempts = 3;
@@ -606,6 +620,17 @@ TEST_CASE("an attempt is told its number and by when it should answer") {
   CHECK(contexts[0].deadline >= before + hours{1});
   CHECK(contexts[1].deadline <= std::chrono::steady_clock::now() + hours{1});
   CHECK_FALSE(contexts[0].stop.stop_requested());
+}
+
+TEST_CASE("an adapter is told the epoch that its timestamps count from", "[R-B2]") {
+  Eight test;
+  std::chrono::system_clock::time_point epoch;
+  test.sink.otherwise = [&](const Batch&, const DeliveryContext& context) {
+    epoch = context.epoch;
+    return Delivery::delivered();
+  };
+  test.run();
+  CHECK(epoch == test.pipeline->epoch());
 }
 
 TEST_CASE("without a limit, or with one beyond all time, an attempt has no deadline") {

@@ -7,10 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "support/pipeline.hpp"
+#include "support/pipeline_access.hpp"
 
 namespace {
 
@@ -26,6 +28,7 @@ using shard::ScalingKind;
 using shard::ScalingMode;
 using shard::ShardId;
 using shard::ShardState;
+using shard::detail::PipelineTestAccess;
 using shard_test::Hosted;
 using shard_test::hosted_elastic_options;
 using shard_test::hosted_options;
@@ -282,6 +285,19 @@ TEST_CASE("without a policy an operator cannot scale, either", "[R-E16]") {
   CHECK(test.pipeline->stats().shards == 1);
 }
 
+TEST_CASE("a request for no shards is none, whether the pipeline scales or not", "[R-E15]") {
+  const auto check = [](const shard::ScalingReport& report) {
+    CHECK(report.decision == shard::ScalingDecision{});
+    CHECK_FALSE(report.error);
+  };
+  Hosted fixed(hosted_options());
+  check(fixed.pipeline->scale_up(0));
+  check(fixed.pipeline->scale_down(0));
+  Hosted elastic(hosted_elastic_options(Routing::balanced, 2, 1, 4));
+  check(elastic.pipeline->scale_up(0));
+  check(elastic.pipeline->scale_down(0));
+}
+
 TEST_CASE("an operator removes the shards with the least to do") {
   auto options = hosted_elastic_options(Routing::balanced, 3, 1, 4);
   Keyed test(options);
@@ -289,6 +305,7 @@ TEST_CASE("an operator removes the shards with the least to do") {
   for (const auto& key : test.keys_of(ShardId{2}, 5)) test.push(key, 0);
   const auto report = test.pipeline->scale_down(2);
   CHECK(report.draining == std::vector<ShardId>{{1}, {0}});
+  CHECK_FALSE(report.error);
 }
 
 namespace {
@@ -325,6 +342,40 @@ TEST_CASE("an overloaded pipeline adds shards by itself and tells the listener")
   CHECK_FALSE(notice.shard);
   CHECK(notice.events == test.pipeline->stats().active_shards - 1);
   CHECK(notice.reason.text() == "overloaded");
+}
+
+TEST_CASE("an idle pipeline removes shards by itself and tells the listener") {
+  auto options = eager_options();
+  options.manager.shards = 3;
+  options.manager.scaling->scale_down_delay = nanoseconds{0};
+  Hosted test(options);
+  std::uint64_t removed = 0;
+  for (int i = 0; i < 10; ++i) {
+    test.run();
+    test.advance(milliseconds{100});
+  }
+  for (const auto& notice : test.sink.notices) {
+    CHECK(notice.kind == NoticeKind::scaled_down);
+    CHECK_FALSE(notice.shard);
+    CHECK(notice.reason.text() == "underutilised");
+    removed += notice.events;
+  }
+  CHECK(removed == 2);
+  CHECK(test.pipeline->stats().shards == 1);
+}
+
+TEST_CASE("where it does not scale by itself it still takes drained shards out", "[R-E5]") {
+  const auto mode = GENERATE(ScalingMode::paused, ScalingMode::dry_run);
+  Hosted test(hosted_elastic_options(Routing::balanced, 2, 1, 4));
+  test.pipeline->set_scaling_mode(mode);
+  test.run();
+  REQUIRE(test.pipeline->manager().drain_shard(ShardId{1}));
+  test.advance(milliseconds{99});
+  test.run();
+  CHECK(test.pipeline->stats().shards == 2);
+  test.advance(milliseconds{1});
+  test.run();
+  CHECK(test.pipeline->stats().shards == 1);
 }
 
 TEST_CASE("in a dry run it decides and does not act") {
@@ -377,4 +428,82 @@ TEST_CASE("how long a delivery takes reaches the metrics", "[R-E14]") {
   REQUIRE(metrics.size() == 1);
   CHECK(metrics[0].flush_latency == milliseconds{3});
   CHECK(metrics[0].drained_per_second > 0);
+}
+
+// ---------------------------------------------------------------------------------- when there is nothing to do
+
+TEST_CASE("the controller rests when nothing is going on and nothing can be changed", "[R-G7]") {
+  auto options = hosted_elastic_options(Routing::balanced, 1, 1, 4);
+  Hosted test(options);
+  shard::ScalingReport report;
+  report.measured = true;
+  const auto rests = [&] { return PipelineTestAccess::is_settled(*test.pipeline, report); };
+  CHECK(rests());
+
+  SECTION("not while something was done") {
+    auto changed = report;
+    const auto rests_after = [&](const auto& change) {
+      report = changed;
+      change();
+      return rests();
+    };
+    CHECK(rests_after([] {}));
+    CHECK_FALSE(rests_after([&] { report.measured = false; }));
+    CHECK_FALSE(rests_after([&] { report.decision.kind = ScalingKind::scale_up; }));
+    CHECK_FALSE(rests_after([&] { report.removed = 1; }));
+    CHECK_FALSE(rests_after([&] { report.slots_moved = 1; }));
+    CHECK_FALSE(rests_after([&] { report.rebalanced.emplace(); }));
+    CHECK(rests_after([] {}));
+  }
+  SECTION("not while events come, are queued or are under way") {
+    test.sink.answer(Delivery::retry("busy"));
+    test.push(8);
+    CHECK_FALSE(rests());
+    CHECK_FALSE(rests());  // queued
+    test.run();
+    REQUIRE(test.ledger().batched == 8);
+    CHECK_FALSE(rests());
+    test.advance(milliseconds{100});
+    test.run();
+    REQUIRE(test.ledger().delivered == 8);
+    CHECK(rests());
+  }
+  SECTION("not while a shard is on its way out") {
+    REQUIRE(test.pipeline->scale_up(1).added.size() == 1);
+    CHECK(rests());
+    REQUIRE(test.pipeline->manager().drain_shard(ShardId{1}));
+    CHECK_FALSE(rests());
+  }
+  SECTION("not while there are shards that can be spared") {
+    REQUIRE(test.pipeline->scale_up(1).added.size() == 1);
+    auto policy = *options.manager.scaling;
+    const auto rests_with = [&](bool auto_scale, double underutilised) {
+      policy.auto_scale = auto_scale;
+      policy.underutilised_threshold = underutilised;
+      REQUIRE_FALSE(test.pipeline->manager().set_scaling_policy(policy));
+      return rests();
+    };
+    CHECK(rests_with(false, 0.1));
+    CHECK(rests_with(true, 0));
+    CHECK_FALSE(rests_with(true, 0.1));
+    test.pipeline->set_scaling_mode(ScalingMode::dry_run);
+    CHECK_FALSE(rests());
+    test.pipeline->set_scaling_mode(ScalingMode::paused);
+    CHECK(rests());
+    test.pipeline->set_scaling_mode(ScalingMode::automatic);
+    policy.min_shards = 2;
+    CHECK(rests_with(true, 0.1));
+  }
+}
+
+TEST_CASE("a window whose callback has thrown is no rest: the next one goes on", "[R-E17][R-G7]") {
+  Hosted test(hosted_elastic_options(Routing::balanced, 2, 1, 4));
+  test.pipeline->set_scaling_mode(ScalingMode::paused);
+  test.pipeline->manager().set_shard_callbacks(
+      {.removed = [](ShardId) { throw std::runtime_error("the host's own"); }});
+  REQUIRE(test.pipeline->manager().drain_shard(ShardId{1}));
+  CHECK_FALSE(PipelineTestAccess::tick(*test.pipeline));
+  CHECK(test.pipeline->stats().shards == 1);
+  test.advance(milliseconds{100});
+  CHECK(PipelineTestAccess::tick(*test.pipeline));
 }

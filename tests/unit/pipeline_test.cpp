@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -259,6 +260,36 @@ TEST_CASE("run_once from within itself does nothing", "[R-G10]") {
   test.push(30);
   test.advance(milliseconds{11});
   CHECK(test.run() == 30);
+}
+
+TEST_CASE("an elastic pipeline is due at the end of each metrics window, or sooner for a batch",
+          "[R-G10]") {
+  Hosted test(shard_test::hosted_elastic_options(shard::Routing::balanced, 1, 1, 4));
+  CHECK(test.pipeline->next_due() == Timestamp{});
+  test.pipeline->run_once();
+  CHECK(test.pipeline->next_due() == Timestamp{100'000'000});
+  test.advance(milliseconds{100} - nanoseconds{1});
+  test.pipeline->run_once();
+  CHECK(test.pipeline->next_due() == Timestamp{100'000'000});
+  test.advance(nanoseconds{1});
+  test.pipeline->run_once();
+  CHECK(test.pipeline->next_due() == Timestamp{200'000'000});
+  test.push(1);
+  CHECK(test.pipeline->next_due() == Timestamp{});
+  CHECK(test.run() == 0);
+  CHECK(test.pipeline->next_due() == Timestamp{110'000'000});
+}
+
+TEST_CASE("a serialised adapter is free again after each batch and each flush", "[R-G10]") {
+  auto options = hosted_options(2);
+  options.serialise_adapter = true;
+  Hosted test(options);
+  for (std::size_t round = 1; round <= 3; ++round) {
+    test.push(20);
+    CHECK(test.pipeline->flush(hours{1}));
+    CHECK(test.sink.flushes == round);
+    CHECK(test.ledger().delivered == 20 * round);
+  }
 }
 
 // ---------------------------------------------------------------------------------- order
@@ -557,6 +588,31 @@ TEST_CASE("a pipeline without an adapter is refused", "[R-J1]") {
                                     return std::unique_ptr<shard::Adapter>();
                                   })),
                   shard::ConfigError);
+}
+
+TEST_CASE("a pipeline with an option out of bounds is refused by its name", "[R-J1]") {
+  const auto make = [](const PipelineOptions& options) {
+    shard::Pipeline(options, [](const Batch&) { return Delivery::delivered(); });
+  };
+  auto options = hosted_options();
+  options.attempt_timeout = nanoseconds{0};
+  CHECK_THROWS_WITH(make(options), Catch::StartsWith("attempt_timeout = "));
+  options = hosted_options();
+  options.manager.shards = 0;
+  CHECK_THROWS_WITH(make(options), Catch::StartsWith("manager.shards = "));
+}
+
+TEST_CASE("health names the adapter") {
+  struct Named final : shard::Adapter {
+    Delivery deliver(const Batch& /*batch*/, const DeliveryContext& /*context*/) override {
+      return Delivery::delivered();
+    }
+    [[nodiscard]] std::string_view name() const noexcept override { return "named"; }
+  };
+  shard::Pipeline pipeline(hosted_options(), std::make_unique<Named>());
+  CHECK(pipeline.health().adapter == "named");
+  pipeline.close(hours{1});
+  CHECK(pipeline.health().adapter == "named");
 }
 
 TEST_CASE("adapters of their own are not serialised", "[R-J1]") {
