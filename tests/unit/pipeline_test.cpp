@@ -154,6 +154,17 @@ TEST_CASE("a batch is due when its bytes are enough") {
   CHECK(test.sink.batches.at(0).bytes <= 1000);
 }
 
+TEST_CASE("a batch is due when its bytes are exactly enough", "[R-F2]") {
+  auto options = patient_options();
+  options.batch.max_bytes = 1024;
+  Hosted test(options);
+  for (int i = 0; i < 4; ++i) {
+    CHECK(test.run() == 0);
+    REQUIRE(test.pipeline->ingest(std::string(256, 'x')) == Outcome::accepted);
+  }
+  CHECK(test.run() == 4);
+}
+
 TEST_CASE("a batch is due when its shard is half full") {
   SECTION("of events") {
     Hosted test(patient_options());

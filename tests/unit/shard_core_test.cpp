@@ -200,7 +200,10 @@ TEST_CASE("the consumer is told when so many bytes are used as it waits for", "[
   CHECK(test.told() == Cores{&core});
   CHECK(core.watch_for(100, 49) == Rest::later);
   CHECK(core.watch_for(100, 48) == Rest::again);
-  REQUIRE(pop(core, 2) == 2);
+  CHECK(core.watch_for(100, 64) == Rest::later);
+  test.push(core);  // exactly
+  CHECK(test.told() == Cores{&core});
+  REQUIRE(pop(core, 3) == 3);
   CHECK(core.watch_for(100, 16) == Rest::again);  // one event can be enough
   REQUIRE(pop(core) == 1);
   CHECK(core.watch_for(100, 0) == Rest::idle);  // none is not

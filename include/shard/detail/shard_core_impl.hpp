@@ -484,9 +484,9 @@ Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexc
     return Rest::again;
   }
   watched_ = true;
-  // So that the push that makes it `events` takes the slow way.
+  // So that the push that makes it `events`, or `bytes`, takes the slow way.
   limit_room(std::min<std::size_t>(events - 1, usable_));
-  arena_.limit(bytes);
+  arena_.limit(bytes - 1);
   return queued == 0 ? Rest::idle : Rest::later;
 }
 
