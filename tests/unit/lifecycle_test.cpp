@@ -22,18 +22,7 @@
 #include "support/elastic.hpp"
 #include "support/manual_clock.hpp"
 #include "support/misuse_recorder.hpp"
-
-namespace shard::detail {
-
-struct TopologyTestAccess {
-  template <class Platform>
-  static void set_next_id(Topology<Platform>& topology, std::uint64_t id) {
-    const LockGuard lock(topology.mutex_);
-    topology.next_id_ = id;
-  }
-};
-
-}  // namespace shard::detail
+#include "support/topology_access.hpp"
 
 namespace {
 

@@ -89,6 +89,30 @@ TEST_CASE("one preset grows early and in large steps, the other late and one by 
   CHECK(late.max_step == 1);
 }
 
+TEST_CASE("the presets are these numbers, and the default policy's for the rest", "[R-J1]") {
+  using std::chrono::microseconds;
+  using std::chrono::milliseconds;
+  using std::chrono::seconds;
+  CHECK(ScalingPolicy::high_throughput() == ScalingPolicy{.max_shards = 64,
+                                                          .fill_threshold = 0.5,
+                                                          .push_latency_threshold = microseconds{2},
+                                                          .underutilised_threshold = 0.05,
+                                                          .cooldown = milliseconds{500},
+                                                          .scale_up_delay = milliseconds{100},
+                                                          .scale_down_delay = seconds{30},
+                                                          .warm_up = milliseconds{500},
+                                                          .max_step = 8});
+  CHECK(ScalingPolicy::conservative() == ScalingPolicy{.max_shards = 8,
+                                                       .fill_threshold = 0.85,
+                                                       .push_latency_threshold = microseconds{20},
+                                                       .flush_latency_threshold = milliseconds{10},
+                                                       .cooldown = seconds{5},
+                                                       .scale_up_delay = seconds{2},
+                                                       .scale_down_delay = seconds{60},
+                                                       .warm_up = seconds{5},
+                                                       .max_step = 1});
+}
+
 TEST_CASE("metrics in which nothing is set are those of a shard that does nothing", "[R-E12]") {
   const shard::ShardMetrics nothing;
   CHECK(nothing.state == shard::ShardState::active);
