@@ -157,8 +157,8 @@ inline void EventBatch::reserve_more(std::size_t events, std::size_t bytes) {
   const auto grow = [](auto& block, std::size_t used, std::size_t capacity, std::size_t more) {
     using Element = std::remove_reference_t<decltype(block[0])>;
     std::unique_ptr<Element[]> next;
-    if (more > std::numeric_limits<std::size_t>::max() - used) {
-      throw std::bad_alloc();  // the sum below would wrap and make too little room
+    if (more > std::numeric_limits<std::size_t>::max() / sizeof(Element) - used) {
+      throw std::bad_alloc();  // the sum below, or its bytes, would wrap and make too little room
     }
     if (capacity - used < more) {
       next = std::make_unique_for_overwrite<Element[]>(std::max(used + more, capacity * 2));

@@ -154,8 +154,8 @@ TEST_CASE("whoever waits for progress is told of each pass, and of a driver who 
 }
 
 TEST_CASE("whoever waits for progress is told when the adapter has flushed", "[R-H1]") {
-  Hosted test(hosted_options());
   std::uint32_t before = 0;
+  Hosted test(hosted_options());
   test.sink.on_flush = [&] {
     before = PipelineTestAccess::notified(*test.pipeline);
     return true;

@@ -152,9 +152,9 @@ TEST_CASE("keys and source identities count against the byte budget too", "[R-A1
 }
 
 TEST_CASE("a buffer that is moved in counts against the byte budget", "[R-A10]") {
-  One one(64);
   CountedBuffers counted;
   const std::string bytes(1360, 'b');
+  One one(64);
   for (int i = 0; i < 2; ++i) REQUIRE(one.manager.ingest(counted.make(bytes)) == Outcome::accepted);
   CHECK(one.shard.fill_ratio() == Approx(2 * 1376 / 4096.0));
   auto refused = counted.make(bytes);
