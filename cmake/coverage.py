@@ -26,9 +26,10 @@ NO_DECISION = re.compile(r"^[\s{}();,]*$|= default;")
 
 def main():
     source, build = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    # Not the schedule explorer's: it is optimised, whatever the preset says, and then branches are no longer those of the
-    # code.
-    data = sorted(str(path) for path in build.rglob("*.gcda") if "test_schedule.dir" not in path.parts)
+    # Not the schedule explorer's nor the simulation's: they are optimised, whatever the preset says, and then branches are no
+    # longer those of the code.
+    optimised = {"test_schedule.dir", "shard_simulation.dir"}
+    data = sorted(str(path) for path in build.rglob("*.gcda") if optimised.isdisjoint(path.parts))
     if not data:
         sys.exit(f"no coverage data under {build}: run the tests first")
 
