@@ -31,7 +31,7 @@ void remember_snapshot(const SnapshotSlot& slot, std::shared_ptr<const void> own
   if (t_owners_gone) {
     return;
   }
-  const auto index = slot.instance % kSnapshotSlots;
+  const auto index = snapshot_slot_of(slot.instance);
   t_snapshots[index] = slot;
   t_owners.of_slot[index].swap(owner);
 }

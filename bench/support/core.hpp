@@ -11,6 +11,8 @@
 #include <sched.h>
 #endif
 
+#include "shard/detail/thread.hpp"
+
 /// On which core one thread measures. Two cores of a virtual machine can differ by half: one may share its execution
 /// units with a neighbour. Who is moved from one to the other between two subjects compares cores, not subjects.
 namespace bench {
@@ -32,20 +34,22 @@ class OnFastestCore {
  public:
   OnFastestCore() {
     sched_getaffinity(0, sizeof before_, &before_);
+    std::size_t fastest = CPU_SETSIZE;
     double best = std::numeric_limits<double>::infinity();
     std::printf("cores, by the time of one loop:");
     for (std::size_t core = 0; core < CPU_SETSIZE; ++core) {
-      if (CPU_ISSET(core, &before_) && pin(core)) {
+      if (CPU_ISSET(core, &before_)) {
+        shard::detail::bind_this_thread(static_cast<unsigned>(core));
         const auto took = time_of_a_loop();
         std::printf(" %.2f ms", took);
         if (took < best) {
           best = took;
-          fastest_ = core;
+          fastest = core;
         }
       }
     }
-    if (fastest_ != CPU_SETSIZE) {
-      pin(fastest_);
+    if (fastest != CPU_SETSIZE) {
+      shard::detail::bind_this_thread(static_cast<unsigned>(fastest));
     }
     std::printf("; measured on the one of %.2f\n", best);
   }
@@ -54,13 +58,6 @@ class OnFastestCore {
   ~OnFastestCore() { sched_setaffinity(0, sizeof before_, &before_); }
 
  private:
-  static bool pin(std::size_t core) {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(core, &one);
-    return sched_setaffinity(0, sizeof one, &one) == 0;
-  }
-
   /// Of eight chains of additions and multiplications, which keep the execution units busy; the least of some.
   static double time_of_a_loop() {
     double least = std::numeric_limits<double>::infinity();
@@ -81,13 +78,15 @@ class OnFastestCore {
   }
 
   cpu_set_t before_{};
-  std::size_t fastest_ = CPU_SETSIZE;
 };
 
 #else
 
 inline void run_anywhere() {}
-class OnFastestCore {};
+class OnFastestCore {
+ public:
+  OnFastestCore() {}  // NOLINT(modernize-use-equals-default): then who has one would not use it
+};
 
 #endif
 

@@ -1,6 +1,5 @@
 // What a lifecycle call leaves behind when it finds no memory: nothing, at whichever of its allocations.
 
-#include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstdint>
@@ -27,6 +26,7 @@ using shard::ShardState;
 using shard_test::AllocationFailure;
 using shard_test::check_agreement;
 using shard_test::elastic_options;
+using shard_test::kRoutings;
 
 constexpr ShardId kProvisioning{3};
 constexpr ShardId kStopped{4};
@@ -148,8 +148,6 @@ std::uint64_t fail_each(Routing routing, const std::function<void(Scene&)>& call
     REQUIRE(n < 1000);
   }
 }
-
-constexpr std::array kRoutings{Routing::balanced, Routing::keyed};
 
 }  // namespace
 

@@ -31,15 +31,18 @@ inline std::vector<shard::Bytes> views_of(const std::vector<std::string>& payloa
   return {payloads.begin(), payloads.end()};
 }
 
+inline std::vector<std::string> texts_of(const shard::EventBatch& batch) {
+  std::vector<std::string> texts;
+  for (const auto event : batch) texts.emplace_back(event.text());
+  return texts;
+}
+
 /// Pops everything of a shard; the payloads as text.
 inline std::vector<std::string> drain(const shard::Shard& shard) {
-  std::vector<std::string> texts;
   shard::EventBatch batch;
   while (shard.pop_batch_into(batch) != 0) {
-    for (const auto event : batch) texts.emplace_back(event.text());
-    batch.clear();
   }
-  return texts;
+  return texts_of(batch);
 }
 
 }  // namespace shard_test

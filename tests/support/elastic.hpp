@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstddef>
@@ -15,6 +16,15 @@
 #include "support/options.hpp"
 
 namespace shard_test {
+
+/// Those in which the number of shards may change.
+inline constexpr std::array kRoutings{shard::Routing::balanced, shard::Routing::keyed};
+
+/// The error of a call that must fail.
+[[nodiscard]] inline std::optional<shard::ScalingError> error_of(
+    const shard::Result<shard::ShardId, shard::ScalingError>& done) {
+  return done ? std::nullopt : std::optional(done.error());
+}
 
 /// Small shards whose number may change, by explicit calls only; no cooldown.
 [[nodiscard]] inline shard::ManagerOptions elastic_options(

@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "shard/manager.hpp"
+#include "support/books.hpp"
 #include "support/counted_buffer.hpp"
 #include "support/options.hpp"
 
 using shard::EventBatch;
+using shard_test::texts_of;
 
 namespace {
 
@@ -28,12 +30,6 @@ struct Queue {
   shard::Shard shard = *manager.shard(shard::ShardId{0});
 };
 
-std::vector<std::string> texts(const EventBatch& batch) {
-  std::vector<std::string> result;
-  for (const auto event : batch) result.emplace_back(event.text());
-  return result;
-}
-
 }  // namespace
 
 TEST_CASE("popping appends to what a batch has", "[R-A8]") {
@@ -43,7 +39,7 @@ TEST_CASE("popping appends to what a batch has", "[R-A8]") {
   CHECK(queue.shard.try_pop(batch));
   CHECK(queue.shard.pop_batch_into(batch) == 2);
   CHECK_FALSE(queue.shard.try_pop(batch));
-  CHECK(texts(batch) == std::vector<std::string>{"0", "1", "2", "3", "4"});
+  CHECK(texts_of(batch) == std::vector<std::string>{"0", "1", "2", "3", "4"});
   CHECK(batch.size() == 5);
   CHECK(batch.payload_bytes() == 5);
   CHECK(batch[3].text() == "3");
@@ -55,7 +51,7 @@ TEST_CASE("a batch grows while it has events without losing any", "[R-A8]") {
   EventBatch batch;
   queue.shard.pop_batch_into(batch);
   batch.reserve_more(100'000, 1'000'000);
-  CHECK(texts(batch) == std::vector<std::string>{"0", "1", "2"});
+  CHECK(texts_of(batch) == std::vector<std::string>{"0", "1", "2"});
 }
 
 TEST_CASE("a cleared batch is empty and can be filled again", "[R-A8]") {
@@ -67,7 +63,7 @@ TEST_CASE("a cleared batch is empty and can be filled again", "[R-A8]") {
   CHECK(batch.payload_bytes() == 0);
   CHECK(batch.begin() == batch.end());
   queue.shard.pop_batch_into(batch);
-  CHECK(texts(batch) == std::vector<std::string>{"3"});
+  CHECK(texts_of(batch) == std::vector<std::string>{"3"});
 }
 
 TEST_CASE("moving and swapping batches moves their events", "[R-A7]") {
@@ -75,13 +71,13 @@ TEST_CASE("moving and swapping batches moves their events", "[R-A7]") {
   EventBatch first;
   queue.shard.pop_batch_into(first, 2);
   EventBatch second = std::move(first);
-  CHECK(texts(second) == std::vector<std::string>{"0", "1"});
+  CHECK(texts_of(second) == std::vector<std::string>{"0", "1"});
   queue.shard.pop_batch_into(first);
-  CHECK(texts(first) == std::vector<std::string>{"2"});
+  CHECK(texts_of(first) == std::vector<std::string>{"2"});
   first.swap(second);
-  CHECK(texts(first) == std::vector<std::string>{"0", "1"});
+  CHECK(texts_of(first) == std::vector<std::string>{"0", "1"});
   first = std::move(second);
-  CHECK(texts(first) == std::vector<std::string>{"2"});
+  CHECK(texts_of(first) == std::vector<std::string>{"2"});
 }
 
 TEST_CASE("a batch releases moved-in buffers when it is cleared, overwritten or destroyed",
@@ -99,7 +95,7 @@ TEST_CASE("a batch releases moved-in buffers when it is cleared, overwritten or 
   {
     EventBatch batch;
     fill(batch);
-    CHECK(texts(batch) == std::vector<std::string>{"owned", "copied", "owned"});
+    CHECK(texts_of(batch) == std::vector<std::string>{"owned", "copied", "owned"});
     CHECK(counted.released() == 0);
     batch.clear();
     CHECK(counted.released() == 2);
@@ -127,7 +123,7 @@ TEST_CASE("room that cannot be had leaves the batch as it was", "[R-A8]") {
   CHECK_THROWS_AS(batch.reserve_more(0, kTooMuch), std::bad_alloc);
   CHECK_THROWS_AS(batch.reserve_more(1000, kTooMuch), std::bad_alloc);
   CHECK_THROWS_AS(batch.reserve_more(kTooMuch / 2, 0), std::bad_alloc);
-  CHECK(texts(batch) == std::vector<std::string>{"0", "1"});
+  CHECK(texts_of(batch) == std::vector<std::string>{"0", "1"});
 }
 
 TEST_CASE("a batch iterates as a range of values", "[R-A5]") {

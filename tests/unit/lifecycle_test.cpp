@@ -7,7 +7,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -41,20 +40,15 @@ using shard::ShardState;
 using shard_test::check_agreement;
 using shard_test::drain;
 using shard_test::elastic_options;
+using shard_test::error_of;
+using shard_test::kRoutings;
 using shard_test::ManualClock;
 using shard_test::payloads_for;
-using Done = shard::Result<ShardId, ScalingError>;
+using shard_test::texts_of;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr std::array kRoutings{Routing::balanced, Routing::keyed};
-
 std::uint64_t ns(std::chrono::nanoseconds time) { return static_cast<std::uint64_t>(time.count()); }
-
-/// The error of a call that must fail.
-std::optional<ScalingError> error_of(const Done& done) {
-  return done ? std::nullopt : std::optional(done.error());
-}
 
 ShardId add(Manager& manager) {
   const auto id = manager.add_shard();
@@ -96,12 +90,6 @@ struct View {
     return view;
   }
 };
-
-std::vector<std::string> texts_of(const EventBatch& batch) {
-  std::vector<std::string> texts;
-  for (const auto event : batch) texts.emplace_back(event.text());
-  return texts;
-}
 
 /// How many of the table's 4096 slots lead to a shard.
 std::size_t slots_of(const Manager& manager, ShardId id) {

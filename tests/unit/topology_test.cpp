@@ -3,7 +3,6 @@
 #include "shard/detail/topology.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstddef>
@@ -19,6 +18,7 @@
 
 #include "shard/detail/manager_core_impl.hpp"
 #include "shard/detail/slot_plan.hpp"
+#include "support/books.hpp"
 #include "support/elastic.hpp"
 #include "support/manual_clock.hpp"
 #include "support/topology_access.hpp"
@@ -32,11 +32,10 @@ using shard::ScalingError;
 using shard::ShardId;
 using shard::ShardState;
 using shard_test::elastic_options;
+using shard_test::error_of;
+using shard_test::kRoutings;
 using shard_test::ManualClock;
-using Done = shard::Result<ShardId, ScalingError>;
 namespace slot_plan = shard::detail::slot_plan;
-
-constexpr std::array kRoutings{Routing::balanced, Routing::keyed};
 
 /// A word of the library whose additions can be watched: that is how an event count notifies.
 template <class T>
@@ -67,10 +66,6 @@ struct WatchedPlatform : shard::detail::SystemPlatform {
 using Core = shard::detail::ManagerCore<WatchedPlatform>;
 using ShardCore = shard::detail::ShardCore<WatchedPlatform>;
 using Table = shard::detail::RoutingTable<WatchedPlatform>;
-
-std::optional<ScalingError> error_of(const Done& done) {
-  return done ? std::nullopt : std::optional(done.error());
-}
 
 /// What the queue of a pipeline keeps with a shard.
 struct Node : shard::detail::ReadyNode {
@@ -122,9 +117,7 @@ struct Changing {
   std::vector<std::string> pop(std::uint32_t id) {
     EventBatch batch;
     of(id).pop(batch, 1000, 1U << 20U);
-    std::vector<std::string> texts;
-    for (const auto event : batch) texts.emplace_back(event.text());
-    return texts;
+    return shard_test::texts_of(batch);
   }
 
   /// How many fences were ever placed in a shard: positions number them and the events.

@@ -38,8 +38,8 @@ struct SHARD_EXPORT SystemPlatform {
   /// Lets another thread have this core, if one waits for it.
   static void yield() noexcept;
 
-  /// And how many times it yields then. With as many threads as cores each is half a microsecond; with more, the holder of
-  /// the mutex may be one that lost its core, and gets it back at once.
+  /// And how many times it yields then. With as many threads as cores each is about a microsecond; with more, the holder
+  /// of the mutex may be one that lost its core, and gets it back at once.
   static constexpr int kYields = 16;
 
   /// Sleeps while `word` is `expected`, until unparked.

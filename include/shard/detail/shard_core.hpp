@@ -575,9 +575,11 @@ class ShardCore {
     room_until_ = room_until_ - room_ + events;
     room_ = static_cast<std::uint32_t>(events);
   }
-  void look_for_room() noexcept SHARD_REQUIRES(producer_) {
-    room_until_ =
-        head_.load(std::memory_order_acquire) + room_;  // [shard.head] <- release_records()
+  /// Returns the head.
+  std::uint64_t look_for_room() noexcept SHARD_REQUIRES(producer_) {
+    const auto head = head_.load(std::memory_order_acquire);  // [shard.head] <- release_records()
+    room_until_ = head + room_;
+    return head;
   }
 
   template <class Items>

@@ -478,8 +478,7 @@ std::uint64_t ShardCore<Platform>::raise_min_version(std::uint64_t version) noex
 template <class Platform>
 Rest ShardCore<Platform>::watch_for(std::size_t events, std::size_t bytes) noexcept {
   const LockGuard lock(producer_);
-  look_for_room();
-  const auto queued = pushed() + room_ - room_until_;
+  const auto queued = pushed() - look_for_room();
   if (queued >= events || (queued != 0 && (arena_used() >= bytes || wants_flush()))) {
     return Rest::again;
   }

@@ -27,6 +27,9 @@ struct SnapshotSlot {
 
 /// A thread that alternates between up to this many cells keeps them all.
 inline constexpr std::size_t kSnapshotSlots = 4;
+[[nodiscard]] constexpr std::size_t snapshot_slot_of(std::uint64_t instance) noexcept {
+  return instance % kSnapshotSlots;
+}
 
 SHARD_EXPORT extern constinit thread_local std::array<SnapshotSlot, kSnapshotSlots> t_snapshots;
 
@@ -149,7 +152,7 @@ class SnapshotCell {
   using Version = typename Platform::template Atomic<std::uint64_t>;
 
   const std::uint64_t instance_ = next_snapshot_instance();
-  const std::size_t slot_ = instance_ % kSnapshotSlots;  ///< in t_snapshots
+  const std::size_t slot_ = snapshot_slot_of(instance_);
   const WipedOnFork page_;
   Version& version_;  ///< in the page
   const std::shared_ptr<const T> in_child_;
