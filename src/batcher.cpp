@@ -2,31 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
-#include <string_view>
 
-#include "shard/options.hpp"
+#include "bounds.hpp"
 
 namespace shard {
 
 namespace {
 
+using detail::require_between;
 using std::chrono::nanoseconds;
-
-void require_size(std::string_view field, std::size_t value, std::size_t low, std::size_t high) {
-  if (value < low || value > high) {
-    throw ConfigError(field, std::to_string(value),
-                      std::to_string(low) + " .. " + std::to_string(high));
-  }
-}
-
-void require_time(std::string_view field, nanoseconds value, nanoseconds low) {
-  constexpr nanoseconds kHigh = std::chrono::minutes{1};
-  if (value < low || value > kHigh) {
-    throw ConfigError(field, std::to_string(value.count()) + " ns",
-                      std::to_string(low.count()) + " .. " + std::to_string(kHigh.count()) + " ns");
-  }
-}
 
 double seconds(std::uint64_t span) { return static_cast<double>(span) / 1e9; }
 
@@ -44,11 +28,12 @@ BatchOptions BatchOptions::low_latency() {
 }
 
 void BatchOptions::validate() const {
-  require_size("batch.max_events", max_events, 1, 1'000'000);
-  require_size("batch.min_events", min_events, 1, max_events);
-  require_size("batch.max_bytes", max_bytes, 1, std::size_t{1} << 30U);
-  require_time("batch.max_delay", max_delay, nanoseconds{0});
-  require_time("batch.velocity_window", velocity_window, std::chrono::milliseconds{1});
+  constexpr auto kMinute = std::chrono::minutes{1};
+  require_between("batch.max_events", max_events, 1, 1'000'000);
+  require_between("batch.min_events", min_events, 1, max_events);
+  require_between("batch.max_bytes", max_bytes, 1, std::size_t{1} << 30U);
+  require_between("batch.max_delay", max_delay, nanoseconds{0}, kMinute);
+  require_between("batch.velocity_window", velocity_window, std::chrono::milliseconds{1}, kMinute);
 }
 
 AdaptiveBatcher::AdaptiveBatcher(const BatchOptions& options) : options_(options) {

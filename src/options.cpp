@@ -3,22 +3,18 @@
 #include <algorithm>
 #include <bit>
 
+#include "bounds.hpp"
+
 namespace shard {
 
 namespace {
+
+using detail::require_between;
 
 std::string message(std::string_view field, std::string_view value, std::string_view bound) {
   std::string text;
   text.append(field).append(" = ").append(value).append(": must be ").append(bound);
   return text;
-}
-
-void require_between(std::string_view field, std::uint64_t value, std::uint64_t low,
-                     std::uint64_t high) {
-  if (value < low || value > high) {
-    throw ConfigError(field, std::to_string(value),
-                      std::to_string(low) + " .. " + std::to_string(high));
-  }
 }
 
 void require_power_of_two(std::string_view field, std::uint64_t value, std::uint64_t low,

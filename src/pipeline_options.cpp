@@ -2,27 +2,16 @@
 
 #include <string>
 
+#include "bounds.hpp"
+
 namespace shard {
 
 namespace {
 
+using detail::require_between;
 using std::chrono::nanoseconds;
 
 constexpr nanoseconds kHour = std::chrono::hours{1};
-
-void require_time(std::string_view field, nanoseconds value, nanoseconds high) {
-  if (value < nanoseconds{0} || value > high) {
-    throw ConfigError(field, std::to_string(value.count()) + " ns",
-                      "0 .. " + std::to_string(high.count()) + " ns");
-  }
-}
-
-void require_count(std::string_view field, std::size_t value, std::size_t low, std::size_t high) {
-  if (value < low || value > high) {
-    throw ConfigError(field, std::to_string(value),
-                      std::to_string(low) + " .. " + std::to_string(high));
-  }
-}
 
 }  // namespace
 
@@ -76,21 +65,20 @@ void PipelineOptions::validate() const {
   }
   batch.validate();
   retry.validate();
-  require_count("workers", workers, 0, kMaxWorkers);
+  require_between("workers", workers, 0, kMaxWorkers);
   if (wait > WaitStrategy::spin) {
     throw ConfigError("wait", std::to_string(static_cast<unsigned>(wait)),
                       "one of the wait strategies");
   }
-  require_time("spin_for", spin_for, std::chrono::seconds{1});
+  require_between("spin_for", spin_for, nanoseconds{0}, std::chrono::seconds{1});
   for (std::size_t i = 0; i < processors.size(); ++i) {
-    require_count("processors[" + std::to_string(i) + "]", processors[i], 0, kMaxProcessors - 1);
+    require_between("processors[" + std::to_string(i) + "]", processors[i], 0, kMaxProcessors - 1);
   }
   if (attempt_timeout <= nanoseconds{0}) {
-    throw ConfigError("attempt_timeout", std::to_string(attempt_timeout.count()) + " ns",
-                      "above 0 ns");
+    throw ConfigError("attempt_timeout", detail::text_of(attempt_timeout), "above 0 ns");
   }
-  require_time("close_timeout", close_timeout, kHour);
-  require_time("notice_interval", notice_interval, kHour);
+  require_between("close_timeout", close_timeout, nanoseconds{0}, kHour);
+  require_between("notice_interval", notice_interval, nanoseconds{0}, kHour);
 }
 
 }  // namespace shard

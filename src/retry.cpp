@@ -1,48 +1,26 @@
 #include "shard/retry.hpp"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cmath>
-#include <string>
 
-#include "shard/options.hpp"
+#include "bounds.hpp"
 
 namespace shard {
 
 namespace {
 
+using detail::require_between;
 using std::chrono::nanoseconds;
-
-std::string text_of(nanoseconds value) { return std::to_string(value.count()) + " ns"; }
-
-void require_time(std::string_view field, nanoseconds value, nanoseconds low, nanoseconds high) {
-  if (value < low || value > high) {
-    throw ConfigError(field, text_of(value), std::to_string(low.count()) + " .. " + text_of(high));
-  }
-}
-
-void require_number(std::string_view field, double value, double low, double high) {
-  // Written such that NaN, which compares with nothing, is refused.
-  if (!(value >= low && value <= high)) {
-    const auto text = [](double number) {
-      std::array<char, 32> digits{};  // the shortest form that reads back the same has at most 24
-      const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
-      return std::string(digits.data(), end);
-    };
-    throw ConfigError(field, text(value), text(low) + " .. " + text(high));
-  }
-}
 
 }  // namespace
 
 void RetryOptions::validate() const {
-  require_time("retry.initial_backoff", initial_backoff, nanoseconds{0}, std::chrono::hours{1});
-  require_time("retry.max_backoff", max_backoff, initial_backoff, std::chrono::hours{24});
-  require_number("retry.multiplier", multiplier, 1, 10);
-  require_number("retry.jitter", jitter, 0, 1);
+  require_between("retry.initial_backoff", initial_backoff, nanoseconds{0}, std::chrono::hours{1});
+  require_between("retry.max_backoff", max_backoff, initial_backoff, std::chrono::hours{24});
+  require_between("retry.multiplier", multiplier, 1, 10);
+  require_between("retry.jitter", jitter, 0, 1);
   if (max_elapsed <= nanoseconds{0}) {
-    throw ConfigError("retry.max_elapsed", text_of(max_elapsed), "above 0 ns");
+    throw ConfigError("retry.max_elapsed", detail::text_of(max_elapsed), "above 0 ns");
   }
 }
 

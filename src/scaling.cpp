@@ -1,39 +1,16 @@
 #include "shard/scaling.hpp"
 
-#include <array>
-#include <charconv>
-#include <string>
-
-#include "shard/options.hpp"
+#include "bounds.hpp"
 
 namespace shard {
 
 namespace {
 
+using detail::require_between;
+using detail::text_of;
 using std::chrono::nanoseconds;
 
 constexpr nanoseconds kLongest = std::chrono::hours{24};
-
-std::string text_of(double value) {
-  std::array<char, 32> text{};  // the shortest form that reads back the same has at most 24
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-  return {text.data(), end};
-}
-
-void require_count(std::string_view field, std::size_t value, std::size_t low, std::size_t high) {
-  if (value < low || value > high) {
-    throw ConfigError(field, std::to_string(value),
-                      std::to_string(low) + " .. " + std::to_string(high));
-  }
-}
-
-void require_time(std::string_view field, nanoseconds value, nanoseconds low = nanoseconds{0},
-                  nanoseconds high = kLongest) {
-  if (value < low || value > high) {
-    throw ConfigError(field, std::to_string(value.count()) + " ns",
-                      std::to_string(low.count()) + " .. " + std::to_string(high.count()) + " ns");
-  }
-}
 
 }  // namespace
 
@@ -146,8 +123,8 @@ ScalingPolicy ScalingPolicy::conservative() {
 }
 
 void ScalingPolicy::validate() const {
-  require_count("scaling.max_shards", max_shards, 1, ManagerOptions::kMaxShards);
-  require_count("scaling.min_shards", min_shards, 1, max_shards);
+  require_between("scaling.max_shards", max_shards, 1, ManagerOptions::kMaxShards);
+  require_between("scaling.min_shards", min_shards, 1, max_shards);
   // Written such that NaN, which compares with nothing, is refused.
   if (!(fill_threshold > 0 && fill_threshold <= 1)) {
     throw ConfigError("scaling.fill_threshold", text_of(fill_threshold), "above 0, at most 1");
@@ -156,15 +133,17 @@ void ScalingPolicy::validate() const {
     throw ConfigError("scaling.underutilised_threshold", text_of(underutilised_threshold),
                       "at least 0, less than fill_threshold = " + text_of(fill_threshold));
   }
-  require_time("scaling.push_latency_threshold", push_latency_threshold);
-  require_time("scaling.flush_latency_threshold", flush_latency_threshold);
-  require_time("scaling.cooldown", cooldown);
-  require_time("scaling.scale_up_delay", scale_up_delay);
-  require_time("scaling.scale_down_delay", scale_down_delay);
-  require_time("scaling.warm_up", warm_up);
-  require_time("scaling.metrics_window", metrics_window, std::chrono::milliseconds{1},
-               std::chrono::minutes{1});
-  require_count("scaling.max_step", max_step, 1, ManagerOptions::kMaxShards);
+  require_between("scaling.push_latency_threshold", push_latency_threshold, nanoseconds{0},
+                  kLongest);
+  require_between("scaling.flush_latency_threshold", flush_latency_threshold, nanoseconds{0},
+                  kLongest);
+  require_between("scaling.cooldown", cooldown, nanoseconds{0}, kLongest);
+  require_between("scaling.scale_up_delay", scale_up_delay, nanoseconds{0}, kLongest);
+  require_between("scaling.scale_down_delay", scale_down_delay, nanoseconds{0}, kLongest);
+  require_between("scaling.warm_up", warm_up, nanoseconds{0}, kLongest);
+  require_between("scaling.metrics_window", metrics_window, std::chrono::milliseconds{1},
+                  std::chrono::minutes{1});
+  require_between("scaling.max_step", max_step, 1, ManagerOptions::kMaxShards);
 }
 
 }  // namespace shard
