@@ -26,21 +26,22 @@ namespace shard::test {
 
 namespace {
 
-/// Lets one thread go on.
+/// Lets one thread go on. Parks at once: std::atomic's wait() yields several times before, and on one processor each of
+/// these is a switch to a thread that has nothing to do.
 class Baton {
  public:
   void give() noexcept {
     given_.store(1, std::memory_order_release);
-    given_.notify_one();
+    shard::detail::SystemPlatform::unpark_one(given_);
   }
   void take() noexcept {
     while (given_.exchange(0, std::memory_order_acquire) == 0) {
-      given_.wait(0, std::memory_order_relaxed);
+      shard::detail::SystemPlatform::park(given_, 0);
     }
   }
 
  private:
-  std::atomic<int> given_{0};
+  shard::detail::SystemPlatform::Word given_{0};
 };
 
 /// Keeps a thread, and those that it starts meanwhile, on the processor where it is. They only take turns, and to wake a
