@@ -47,6 +47,8 @@ class Scaler {
   static constexpr std::size_t kSlotsPerTick = 32;
 
  private:
+  friend struct ScalerTestAccess;
+
   /// A shard at the end of a window: what the next one is compared with.
   struct Sample {
     ShardId id;

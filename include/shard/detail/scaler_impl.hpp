@@ -41,7 +41,6 @@ typename Scaler<Platform>::Advice Scaler<Platform>::evaluate(const SinkState& si
   const bool ended = !measured_ || now >= measured_->after(mapper_->policy().metrics_window);
   if (ended) {
     measure(*topology_.tables.peek(), now);
-    acted_ = false;
   } else if (!act || acted_) {
     return {};
   }
