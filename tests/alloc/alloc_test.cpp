@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <ostream>
 #include <span>
 #include <streambuf>
@@ -12,6 +13,7 @@
 
 #include "alloc/allocation_counter.hpp"
 #include "shard/detail/manager_impl.hpp"
+#include "shard/detail/snapshot.hpp"
 #include "shard/json.hpp"
 #include "shard/manager.hpp"
 #include "support/counted_buffer.hpp"
@@ -275,6 +277,32 @@ TEST_CASE("nothing is allocated while a lock is held, even at first", "[R-A8]") 
   CHECK(under_lock == 0);
   CHECK(shard_test::t_locks_held == 0);
   CHECK(ways.manager.ledger().offered() == ways.offered + 2);
+}
+
+TEST_CASE("what is published after room was made for it allocates nothing", "[R-A8]") {
+  struct Value {
+    std::uint64_t version;
+  };
+  const auto value = [](std::uint64_t version) {
+    return std::make_shared<const Value>(Value{version});
+  };
+  shard::detail::SnapshotCell<shard::detail::SystemPlatform, Value> cell(value(1));
+  std::vector<std::shared_ptr<const Value>> used;  // so the cell keeps them, too
+  for (std::uint64_t version = 2; version < 20; ++version) {
+    used.push_back(cell.peek());
+    auto next = value(version);
+    cell.prepare_to_publish();
+    const AllocationScope scope;
+    cell.publish(std::move(next));
+    const auto allocated = scope.count();
+    REQUIRE(allocated == 0);
+  }
+  cell.prepare_to_publish();
+  used.clear();
+  auto last = value(20);
+  const AllocationScope scope;
+  cell.publish(std::move(last));
+  CHECK(scope.count() == 0);
 }
 
 TEST_CASE("locks are noticed by the platform that watches them", "[R-A8]") {
