@@ -75,6 +75,19 @@ ScalingDecision after(Mapper& mapper, const std::vector<ShardMetrics>& shards, n
 
 }  // namespace
 
+TEST_CASE("of a sink, a budget and a decision nothing is known until it is said") {
+  CHECK(SinkState{}.workers == 0);
+  CHECK(SinkState{}.busy_workers == 0);
+  CHECK(SinkState{}.consecutive_failures == 0);
+  CHECK(shard::ShardCount{}.active == 0);
+  CHECK(shard::ShardCount{}.provisioning == 0);
+  CHECK(Grant{} == Grant{.count = 0});
+  CHECK(ScalingDecision{} ==
+        ScalingDecision{
+            .kind = ScalingKind::none, .reason = ScalingReason::settled, .wanted = 0, .count = 0});
+  CHECK_FALSE(shard::ScalingReport{}.measured);
+}
+
 TEST_CASE("shards are added when most are overloaded for the scale-up delay", "[R-E7]") {
   Mapper mapper({});
   const auto shards = fleet(4, full);

@@ -39,6 +39,14 @@ std::string refused(const Change& change) {
 
 }  // namespace
 
+TEST_CASE(
+    "by default one worker parks while there is nothing to do, and notices come once a second") {
+  const PipelineOptions options;
+  CHECK(options.workers == 1);
+  CHECK(options.wait == shard::WaitStrategy::park);
+  CHECK(options.notice_interval == seconds{1});
+}
+
 TEST_CASE("the default options of a pipeline are valid, without any handler", "[R-J1]") {
   const PipelineOptions options;
   options.validate();

@@ -23,6 +23,29 @@ shard::UndeliveredRange range(std::uint32_t shard, std::uint64_t first, std::uin
 
 }  // namespace
 
+TEST_CASE("what nobody has filled in says that there is nothing") {
+  using std::chrono::nanoseconds;
+  CHECK(FlushResult{}.outstanding == 0);
+  const CloseReport report;
+  CHECK_FALSE((report.would_deadlock || report.complete));
+  CHECK(report.ledger == shard::Ledger{});
+  CHECK(report.abandoned_threads == 0);
+  CHECK(report.took == nanoseconds{0});
+  const shard::Health health;
+  CHECK(health.state == shard::HealthState::healthy);
+  CHECK(health.consecutive_failures == 0);
+  CHECK(health.failures == 0);
+  CHECK(health.busy_workers == 0);
+  const shard::PipelineStats stats;
+  CHECK(stats.ledger == shard::Ledger{});
+  CHECK(stats.batches == 0);
+  CHECK(stats.attempts == 0);
+  CHECK(stats.retries == 0);
+  CHECK(stats.shards == 0);
+  CHECK(stats.active_shards == 0);
+  CHECK(stats.oldest == nanoseconds{0});
+}
+
 TEST_CASE("a flush has succeeded only when everything is flushed") {
   CHECK(FlushResult{});
   for (const auto status : {FlushStatus::timed_out, FlushStatus::would_deadlock,
