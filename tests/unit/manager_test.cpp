@@ -319,6 +319,17 @@ TEST_CASE("an exception out of with_shard releases the locks", "[R-D13]") {
   CHECK(manager.with_shard(kFirst, [](auto& locked) { CHECK(locked.len() == 0); }));
 }
 
+TEST_CASE("an event that a manager makes has the hash of its key or payload by that manager's seed",
+          "[R-D10]") {
+  const Manager manager({.shards = 2, .seed = 7});
+  for (const auto& event :
+       {manager.raw_event("payload"), manager.raw_event("payload", shard::Key("key"))}) {
+    CHECK(event.has_hash);
+    CHECK(event.seed == 7);
+    CHECK(event.hash == manager.hash(event.has_key ? "key" : "payload"));
+  }
+}
+
 TEST_CASE("a call into a manager from within with_shard is found by debug builds", "[R-D13]") {
   // All calls go to another shard than the closure's, so they do not wait for its locks.
   Manager manager({.shards = 2, .seed = 1});
