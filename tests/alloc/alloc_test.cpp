@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <span>
 #include <streambuf>
@@ -16,6 +17,7 @@
 #include "shard/detail/snapshot.hpp"
 #include "shard/json.hpp"
 #include "shard/manager.hpp"
+#include "support/batch_call.hpp"
 #include "support/counted_buffer.hpp"
 #include "support/options.hpp"
 #include "support/tracking_platform.hpp"
@@ -418,4 +420,27 @@ TEST_CASE("a pop without limits ends although producers keep pace with it", "[R-
   CHECK(popped == shard.usable_capacity());
   CHECK(shard.is_full());
   CHECK(KeepFull::left < 10'000 - popped);
+}
+
+TEST_CASE("a batch that cannot remember which slots it was refused by refuses all the rest",
+          "[R-D3]") {
+  using shard_test::BatchCall;
+  BatchCall call;
+  for (std::size_t i = 0; i < 3; ++i) call.set(i, BatchCall::kMoved);  // the third finds no room
+  call.set(BatchCall::kChunk, BatchCall::kMoved);
+  std::optional<shard_test::AllocationFailure> failure;
+  call.run([&] {
+    call.move(BatchCall::kMoved);
+    failure.emplace(1);
+  });
+  CHECK(failure->happened());
+  failure.reset();
+  // The second chunk's events of the other shard were pushed before that was known.
+  CHECK(call.accepted == 2 * BatchCall::kChunk - 2);
+  CHECK(call.of(BatchCall::kChunk) == Outcome::rejected_full);
+  CHECK(call.of(BatchCall::kChunk + 1) == Outcome::accepted);
+  for (auto i = 2 * BatchCall::kChunk; i < BatchCall::kEvents; ++i) {
+    REQUIRE(call.of(i) == Outcome::rejected_full);
+  }
+  CHECK(call.ledger(1).rejected_full == BatchCall::kChunk + 1);
 }
