@@ -18,6 +18,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <latch>
 #include <map>
@@ -572,9 +574,13 @@ TEST_CASE("every key keeps its order while shards come and go under a pipeline",
 
 TEST_CASE("every way to wait for work delivers everything", "[R-G7]") {
   const auto wait = GENERATE(WaitStrategy::park, WaitStrategy::spin_then_park, WaitStrategy::spin);
-  CAPTURE(to_string(wait));
+  // As good as not at all: then it parks, and all that comes has to wake it.
+  const auto spin_for = GENERATE(nanoseconds{1}, nanoseconds{microseconds{50}});
+  if (wait != WaitStrategy::spin_then_park && spin_for == nanoseconds{1}) return;
+  CAPTURE(to_string(wait), spin_for.count());
   auto options = quick_options(2, 3);
   options.wait = wait;
+  options.spin_for = spin_for;
   options.batch.max_delay = microseconds{100};
   Rig rig(options);
   rig.producers->start(600 * kScale);
@@ -740,7 +746,17 @@ TEST_CASE("a call that does not return keeps no other shard waiting while a work
   rig.check(report);
 }
 
-TEST_CASE("workers have names and processors", "[R-J1]") {
+/// Whether this process has a thread of that name.
+bool has_thread(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream comm(task.path() / "comm");
+    std::string text;
+    if (std::getline(comm, text) && text == name) return true;
+  }
+  return false;
+}
+
+TEST_CASE("workers have names and processors, and the controller a name", "[R-J1]") {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
@@ -753,21 +769,41 @@ TEST_CASE("workers have names and processors", "[R-J1]") {
       forbidden = i;
     }
   }
-  auto options = quick_options(1, 1);
-  options.processors = {processors.back()};
+  // Two of them at once in their adapter, so each is seen, and a controller.
+  auto options = quick_options(2, 2);
+  options.processors = {processors.front(), processors.back()};
   options.thread_name = "a-rather-long-name";
-  std::array<char, 16> name{};
-  int processor = -1;
+  options.manager.scaling.emplace().max_shards = 2;
+  options.manager.scaling->auto_scale = false;
+  using Processors = std::vector<int>;
+  std::map<std::string, Processors> seen;  ///< by the name of the worker
+  std::mutex mutex;
+  std::latch both{2};
   {
     Pipeline pipeline(options, [&](const Batch& /*batch*/) {
+      std::array<char, 16> name{};
       pthread_getname_np(pthread_self(), name.data(), name.size());
-      processor = sched_getcpu();
+      cpu_set_t mine;
+      CPU_ZERO(&mine);
+      pthread_getaffinity_np(pthread_self(), sizeof mine, &mine);
+      {
+        const std::lock_guard lock(mutex);
+        for (int i = 0; i < CPU_SETSIZE; ++i) {
+          if (CPU_ISSET(static_cast<std::size_t>(i), &mine)) seen[name.data()].push_back(i);
+        }
+      }
+      both.arrive_and_wait();
     });
-    CHECK(pipeline.ingest("x") == Outcome::accepted);
+    for (const std::uint32_t shard : {0U, 1U}) {
+      const auto payload = shard_test::payloads_for(pipeline.manager(), ShardId{shard}, 1)[0];
+      CHECK(pipeline.ingest(payload) == Outcome::accepted);
+    }
+    CHECK(eventually([] { return has_thread("a-rather-long-2"); }));  // the controller
     CHECK(pipeline.close(kLong).complete);
   }
-  CHECK(std::string(name.data()) == "a-rather-long-0");
-  CHECK(processor == static_cast<int>(processors.back()));
+  CHECK(seen == std::map<std::string, Processors>{
+                    {"a-rather-long-0", {static_cast<int>(processors.front())}},
+                    {"a-rather-long-1", {static_cast<int>(processors.back())}}});
 
   REQUIRE(forbidden);
   options.processors = {processors.front(), *forbidden};
