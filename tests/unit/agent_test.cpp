@@ -30,6 +30,7 @@ TEST_CASE("a time is turned into one of the steady clock, which is read once in 
   SteadyReading reading;
   REQUIRE(reads(reading, kStart));
   const auto first = reading.at(kStart);
+  CHECK(reading.at(kStart) == first);
   CHECK(reading.at(kStart.after(1ns)) - first == 1ns);
   CHECK(reading.at(kStart.after(999ms)) - first == 999ms);
   CHECK(reading.at(kStart.after(10ms)) - first == 10ms);

@@ -509,6 +509,9 @@ TEST_CASE("a producer that blocks goes on when a consumer makes room", "[R-J4]")
     });
     CHECK(tally.saw(way.offer(door, "new")) == Outcome::accepted);
     CHECK(door.manager.ledger() == tally.ledger({.returned = 1}));
+    clock.on_reading({});
+    const auto batch = door.handle.pop_batch();
+    CHECK(batch[batch.size() - 1].timestamp.nanoseconds > before + 3);  // that it got in at
   }
 }
 

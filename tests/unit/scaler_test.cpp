@@ -56,6 +56,18 @@ struct Measured {
     return options;
   }
   explicit Measured(std::size_t shards) : core(options(shards, clock)) { window(); }
+  /// Where whatever is to be done is done at once, but for a cooldown of five windows.
+  Measured(std::size_t shards, bool automatic)
+      : core([&] {
+          auto hurried = options(shards, clock);
+          hurried.scaling->auto_scale = automatic;
+          hurried.scaling->cooldown = seconds{10};
+          hurried.scaling->warm_up = nanoseconds{0};
+          hurried.scaling->scale_up_delay = hurried.scaling->scale_down_delay = nanoseconds{0};
+          return hurried;
+        }()) {
+    window();
+  }
 
   [[nodiscard]] ShardCore& of(std::uint32_t id) const { return *core.find(ShardId{id}); }
   [[nodiscard]] std::vector<std::uint32_t> slots_of(std::uint32_t id) const {
@@ -101,6 +113,7 @@ TEST_CASE("a window tells what came to each shard and left it since the last one
   for (const auto& shard : metrics) {
     CHECK(shard.state == ShardState::active);
     CHECK(shard.events_per_second == 0);
+    CHECK(shard.drained_per_second == 0);
     CHECK(shard.in_state_for == nanoseconds{0});  // it was not known before
     CHECK(shard.queue_age == nanoseconds{0});
     CHECK_FALSE(shard.delivering);
@@ -206,6 +219,58 @@ TEST_CASE("a window is new once to whoever acts on it, and to nobody before it e
   test.clock.advance(2'000'000'000);
   CHECK(scaler.evaluate({}, true).fresh);
   CHECK_FALSE(scaler.evaluate({}, true).fresh);
+}
+
+TEST_CASE("the cooldown counts from the last change, whoever made it", "[R-E8]") {
+  Measured test(2, true);
+  const auto decide = [&] {
+    test.clock.advance(2'000'000'000);
+    return test.core.scaler.evaluate({}, true).decision;
+  };
+  CHECK(decide().count == 1);  // two idle shards are one too many
+  const auto added = test.core.topology.add(true);
+  REQUIRE(added);
+  REQUIRE(test.core.topology.activate(*added));
+  for (int window = 1; window < 5; ++window) {
+    const auto cooling = decide();
+    CHECK(cooling.wanted != 0);
+    CHECK(cooling.count == 0);
+    CHECK(cooling.limit == ScalingError::cooldown);
+  }
+  CHECK(decide().count != 0);
+  REQUIRE(test.core.topology.drain(*added));
+  CHECK(decide().limit == ScalingError::cooldown);
+}
+
+TEST_CASE(
+    "hot slots go from a shard that stays overloaded to a cold one, and then it is given time",
+    "[R-D8]") {
+  Measured test(2, true);
+  auto& scaler = test.core.scaler;
+  test.push(0, 230);
+  REQUIRE(test.pop(0, 10) == 10);
+  test.window();
+  const auto mine = test.slots_of(0);
+  const auto moved = scaler.move_slots({});
+  REQUIRE(moved.hot);
+  CHECK(*moved.hot == shard::Rebalance{.from = ShardId{0}, .to = ShardId{1}});
+  CHECK(moved.slots == 0);
+  const auto left = test.slots_of(0);
+  CHECK(left.size() < mine.size());
+  CHECK(mine.size() - left.size() <= 4096 / 32);
+
+  for (int window = 1; window < 5; ++window) {
+    test.push(0, 1);
+    REQUIRE(test.pop(0, 1) == 1);
+    test.window();
+    CHECK_FALSE(scaler.move_slots({}).hot);
+  }
+  CHECK(test.slots_of(0) == left);
+  test.push(0, 1);
+  REQUIRE(test.pop(0, 1) == 1);
+  test.window();
+  CHECK(scaler.move_slots({}).hot);
+  CHECK(test.slots_of(0).size() < left.size());
 }
 
 // ---------------------------------------------------------------------------------- load of slots

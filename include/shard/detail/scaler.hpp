@@ -68,7 +68,6 @@ class Scaler {
   const Clock& clock_;
   mutable BasicMutex<Platform> mutex_;
   std::optional<Mapper> mapper_ SHARD_GUARDED_BY(mutex_);  ///< none in a static manager
-  std::optional<Timestamp> known_change_ SHARD_GUARDED_BY(mutex_);
   std::optional<Timestamp> measured_ SHARD_GUARDED_BY(mutex_);
   bool acted_ SHARD_GUARDED_BY(mutex_) = false;  ///< on what was measured then
   std::vector<Sample> samples_ SHARD_GUARDED_BY(mutex_);

@@ -46,8 +46,7 @@ typename Scaler<Platform>::Advice Scaler<Platform>::evaluate(const SinkState& si
   }
   acted_ = act;
   // Whoever changed a shard since then, the cooldown counts from there.
-  if (const auto change = topology_.last_change(); change && change != known_change_) {
-    known_change_ = change;
+  if (const auto change = topology_.last_change()) {
     mapper_->note_change(*change);
   }
   return {mapper_->evaluate(metrics_, sink, now), true};
