@@ -108,6 +108,100 @@ TEST_CASE("a break in the overload starts the scale-up delay anew", "[R-E7]") {
   CHECK(after(mapper, fleet(4, full), 700ms, 0s).kind == ScalingKind::scale_up);
 }
 
+TEST_CASE("skew, a saturated sink and a recovery start the scale-up delay anew, too",
+          "[R-E7][R-E18]") {
+  const auto skewed = std::vector{full(0), idle(1), idle(2), idle(3)};
+  const SinkState busy_sink{.workers = 2, .busy_workers = 2};
+  for (const bool saturated : {false, true}) {
+    CAPTURE(saturated);
+    Mapper mapper({});
+    after(mapper, fleet(4, full), 0s, 200ms);
+    const auto broken = saturated ? after(mapper, fleet(4, full), 300ms, 0s, busy_sink)
+                                  : after(mapper, skewed, 300ms, 0s);
+    CHECK(broken.reason == (saturated ? ScalingReason::sink_saturated : ScalingReason::skewed));
+    CHECK(after(mapper, fleet(4, full), 400ms, 200ms).reason == ScalingReason::waiting);
+    CHECK(after(mapper, fleet(4, full), 700ms, 0s).kind == ScalingKind::scale_up);
+  }
+  Mapper mapper({});
+  after(mapper, fleet(4, full), 0s, 200ms);
+  auto draining = fleet(4, full);
+  for (auto& shard : draining) shard.drained_per_second = 2000;
+  auto decision = after(mapper, draining, 300ms, 0s);
+  auto time = nanoseconds{300ms};
+  while (decision.reason == ScalingReason::recovering) {  // until that is forgotten
+    time += 100ms;
+    decision = after(mapper, fleet(4, full), time, 0s);
+    REQUIRE(time < 10s);
+  }
+  CHECK(time > 300ms);
+  CHECK(decision.reason == ScalingReason::waiting);
+  CHECK(after(mapper, fleet(4, full), time + 100ms, 200ms).kind == ScalingKind::scale_up);
+}
+
+TEST_CASE("a sink that fails and an overload start the scale-down delay anew", "[R-E9]") {
+  const SinkState failing{.workers = 64, .consecutive_failures = 1};
+  for (const bool fails : {false, true}) {
+    CAPTURE(fails);
+    ScalingPolicy policy;
+    policy.scale_down_delay = 10s;
+    Mapper mapper(policy);
+    const auto shards = fleet(4, idle_one);
+    CHECK(after(mapper, shards, 0s, 9900ms).reason == ScalingReason::waiting);
+    const auto broken = fails ? after(mapper, shards, 9950ms, 0s, failing)
+                              : after(mapper, {full(0), idle(1), idle(2), idle(3)}, 9950ms, 0s);
+    CHECK(broken.reason == (fails ? ScalingReason::settled : ScalingReason::skewed));
+    CHECK(after(mapper, shards, 10s, 9900ms).reason == ScalingReason::waiting);
+    CHECK(after(mapper, shards, 20s, 0s).kind == ScalingKind::scale_down);
+  }
+}
+
+TEST_CASE("shards are added for what comes in, where that is more than the full ones would need",
+          "[R-E7]") {
+  ScalingPolicy policy;
+  policy.max_shards = 64;
+  policy.max_step = 64;
+  Mapper mapper(policy);
+  auto shards = fleet(4, full);
+  for (auto& shard : shards) shard.events_per_second = 3500;
+  // 14,000 of 1000 a shard, each of them used to 70 %: 20.
+  CHECK(after(mapper, shards, 0s, 300ms).wanted == 16);
+}
+
+TEST_CASE("no more shards are removed than are idle", "[R-E9]") {
+  Mapper mapper({});
+  after(mapper, fleet(4, full), 0s, 1s);  // shows what a shard can do
+  auto quiet = busy(0);
+  quiet.fill_events = mapper.policy().underutilised_threshold + 0.01;
+  quiet.events_per_second = quiet.drained_per_second = 10;
+  std::vector<ShardMetrics> shards{idle(9)};
+  for (std::uint32_t id = 0; id < 3; ++id) {
+    quiet.id = ShardId{id};
+    shards.push_back(quiet);
+  }
+  const auto decision = after(mapper, shards, 2s, 60s);
+  CHECK(decision.wanted == 1);
+  CHECK(decision.shards == std::vector{ShardId{9}});
+}
+
+TEST_CASE("thresholds count from where they are, but that of idleness", "[R-E10][R-E14]") {
+  const ScalingPolicy policy;
+  const auto reason = [&](void (*change)(ShardMetrics&, const ScalingPolicy&)) {
+    Mapper mapper(policy);
+    auto shards = fleet(4, full);
+    for (auto& shard : shards) change(shard, policy);
+    return after(mapper, shards, 0s, 0s).reason;
+  };
+  CHECK(reason([](auto& shard, const auto& bounds) {
+          shard.fill_events = bounds.fill_threshold;
+        }) == ScalingReason::waiting);
+  CHECK(reason([](auto& shard, const auto& bounds) { shard.in_state_for = bounds.warm_up; }) ==
+        ScalingReason::waiting);
+  CHECK(reason([](auto& shard, const auto& bounds) {
+          shard.flush_latency = bounds.flush_latency_threshold;
+          shard.fill_events = bounds.underutilised_threshold;
+        }) == ScalingReason::settled);
+}
+
 TEST_CASE("a decision says how many it can give and why not more", "[R-E7][R-E3]") {
   ScalingPolicy policy;
   policy.max_shards = 5;
@@ -568,6 +662,49 @@ TEST_CASE("after hot slots have moved, the next move has to last as long", "[R-E
   CHECK_FALSE(mapper.rebalance(shards, kSink, at(400ms)));
   CHECK_FALSE(mapper.rebalance(shards, kSink, at(600ms)));
   CHECK(mapper.rebalance(shards, kSink, at(700ms)));
+}
+
+TEST_CASE("a shard that is hot no longer starts the delay anew", "[R-E18]") {
+  Mapper mapper({});
+  const std::vector hot{full(0), idle(1)};
+  CHECK_FALSE(mapper.rebalance(hot, kSink, at(0s)));
+  CHECK_FALSE(mapper.rebalance(fleet(2, idle_one), kSink, at(200ms)));
+  CHECK_FALSE(mapper.rebalance(hot, kSink, at(300ms)));
+  CHECK_FALSE(mapper.rebalance(hot, kSink, at(500ms)));
+  CHECK(mapper.rebalance(hot, kSink, at(600ms)));
+}
+
+TEST_CASE("without auto_scale no delay runs", "[R-E16]") {
+  ScalingPolicy policy;
+  policy.auto_scale = false;
+  Mapper mapper(policy);
+  const std::vector hot{full(0), idle(1)};
+  static_cast<void>(mapper.rebalance(hot, kSink, at(0s)));
+  static_cast<void>(mapper.evaluate(hot, kSink, at(100ms)));
+  CHECK_FALSE(mapper.rebalance(hot, kSink, at(300ms)));
+}
+
+TEST_CASE("of shards that are as hot or as cold the first one is taken, and none that stands still",
+          "[R-E18]") {
+  const auto moves = [](const std::vector<ShardMetrics>& shards, const SinkState& sink = kSink) {
+    Mapper mapper({});
+    static_cast<void>(mapper.rebalance(shards, sink, at(0s)));
+    return mapper.rebalance(shards, sink, at(300ms));
+  };
+  CHECK(moves({full(0), full(1), idle(2), idle(3)}) == Rebalance{ShardId{0}, ShardId{2}});
+  auto stuck = full(0);
+  stuck.drained_per_second = 0;
+  CHECK(moves({stuck, full(1), idle(2)}) == Rebalance{ShardId{1}, ShardId{2}});
+  CHECK(moves({full(0), idle(1, 999)}) == Rebalance{ShardId{0}, ShardId{1}});
+  CHECK_FALSE(moves({full(0), idle(1, 1000)}));  // as much comes in there
+
+  auto delivering = full(0);
+  delivering.delivering = true;
+  const SinkState two{.workers = 2};
+  CHECK(moves({delivering, idle(1), idle(2), idle(3)}, two));
+  auto too = idle(1);
+  too.delivering = true;
+  CHECK_FALSE(moves({delivering, too, idle(2), idle(3)}, two));
 }
 
 TEST_CASE("a change of the shards starts the delay of hot slots anew", "[R-E18]") {

@@ -138,6 +138,11 @@ TEST_CASE("the first attempt does not wait, and no attempt where the first wait 
   }
 }
 
+TEST_CASE("the shortest wait there is, is waited") {
+  const RetryOptions shortest{.initial_backoff = nanoseconds{1}, .multiplier = 1, .jitter = 0};
+  CHECK(shard::backoff_before(2, shortest, 0) == nanoseconds{1});
+}
+
 TEST_CASE("a wait stays within the jitter around its base and never shrinks with the attempt") {
   const auto seed = GENERATE(take(5, random(0U, 4'000'000'000U)));
   INFO("seed " << seed);
