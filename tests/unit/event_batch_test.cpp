@@ -54,6 +54,29 @@ TEST_CASE("a batch grows while it has events without losing any", "[R-A8]") {
   CHECK(texts_of(batch) == std::vector<std::string>{"0", "1", "2"});
 }
 
+TEST_CASE("the room of a batch at least doubles when it grows, and is what was asked for at first",
+          "[R-A8]") {
+  using shard::EventBatchAccess;
+  EventBatch batch;
+  CHECK(EventBatchAccess::event_room(batch) == 0);
+  CHECK(EventBatchAccess::byte_room(batch) == 0);
+  batch.reserve_more(10, 1000);
+  CHECK(EventBatchAccess::event_room(batch) == 10);
+  CHECK(EventBatchAccess::byte_room(batch) == 1000);
+  batch.reserve_more(10, 1000);  // it has that
+  CHECK(EventBatchAccess::event_room(batch) == 10);
+  CHECK(EventBatchAccess::byte_room(batch) == 1000);
+  batch.reserve_more(11, 1001);
+  CHECK(EventBatchAccess::event_room(batch) == 20);
+  CHECK(EventBatchAccess::byte_room(batch) == 2000);
+  batch.reserve_more(100, 10'000);
+  CHECK(EventBatchAccess::event_room(batch) == 100);
+  CHECK(EventBatchAccess::byte_room(batch) == 10'000);
+  Queue queue(10);
+  REQUIRE(queue.shard.pop_batch_into(batch, 10) == 10);
+  CHECK(EventBatchAccess::event_room(batch) == 90);
+}
+
 TEST_CASE("a cleared batch is empty and can be filled again", "[R-A8]") {
   Queue queue(4);
   EventBatch batch;
@@ -76,6 +99,8 @@ TEST_CASE("moving and swapping batches moves their events", "[R-A7]") {
   CHECK(texts_of(first) == std::vector<std::string>{"2"});
   first.swap(second);
   CHECK(texts_of(first) == std::vector<std::string>{"0", "1"});
+  CHECK(first.payload_bytes() == 2);
+  CHECK(second.payload_bytes() == 1);
   first = std::move(second);
   CHECK(texts_of(first) == std::vector<std::string>{"2"});
 }
