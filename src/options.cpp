@@ -64,8 +64,7 @@ void ManagerOptions::validate() const {
     throw ConfigError("backpressure.rate", "0", "1 .. 4294967295");
   }
   if (backpressure.timeout.count() < 0) {
-    throw ConfigError("backpressure.timeout", std::to_string(backpressure.timeout.count()) + " ns",
-                      ">= 0 ns");
+    throw ConfigError("backpressure.timeout", detail::text_of(backpressure.timeout), ">= 0 ns");
   }
   if (backpressure.mode > BackpressureMode::block) {
     throw ConfigError("backpressure.mode", std::to_string(static_cast<unsigned>(backpressure.mode)),

@@ -2,17 +2,14 @@
 
 #include "shard/detail/scaler.hpp"
 
-#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "shard/detail/manager_core_impl.hpp"
-#include "support/books.hpp"
 #include "support/elastic.hpp"
 #include "support/manual_clock.hpp"
 
@@ -34,7 +31,6 @@ namespace {
 using shard::Outcome;
 using shard::Routing;
 using shard::ScalingError;
-using shard::ScalingKind;
 using shard::ShardId;
 using shard::ShardMetrics;
 using shard::ShardState;
@@ -50,31 +46,32 @@ constexpr auto kAll = std::numeric_limits<std::size_t>::max();
 
 /// Shards whose windows of two seconds end when the test says so.
 struct Measured {
-  static shard::ManagerOptions options(std::size_t shards, const ManualClock& clock) {
+  /// Hurried: whatever is to be done is done at once, but for a cooldown of five windows.
+  enum class Pace : std::uint8_t { by_hand, hurried };
+
+  static shard::ManagerOptions options(std::size_t shards, Pace pace, const ManualClock& clock) {
     auto options = elastic_options(Routing::keyed, shards, 1, 4, &clock);
-    options.scaling->metrics_window = seconds{2};
+    auto& policy = *options.scaling;
+    policy.metrics_window = seconds{2};
+    if (pace == Pace::hurried) {
+      policy.auto_scale = true;
+      policy.cooldown = seconds{10};
+      policy.warm_up = policy.scale_up_delay = policy.scale_down_delay = nanoseconds{0};
+    }
     return options;
   }
-  explicit Measured(std::size_t shards) : core(options(shards, clock)) { window(); }
-  /// Where whatever is to be done is done at once, but for a cooldown of five windows.
-  Measured(std::size_t shards, bool automatic)
-      : core([&] {
-          auto hurried = options(shards, clock);
-          hurried.scaling->auto_scale = automatic;
-          hurried.scaling->cooldown = seconds{10};
-          hurried.scaling->warm_up = nanoseconds{0};
-          hurried.scaling->scale_up_delay = hurried.scaling->scale_down_delay = nanoseconds{0};
-          return hurried;
-        }()) {
+  explicit Measured(std::size_t shards, Pace pace = Pace::by_hand)
+      : core(options(shards, pace, clock)) {
     window();
   }
 
   [[nodiscard]] ShardCore& of(std::uint32_t id) const { return *core.find(ShardId{id}); }
   [[nodiscard]] std::vector<std::uint32_t> slots_of(std::uint32_t id) const {
     const auto table = core.topology.tables.peek();
+    const auto member = table->index_of(ShardId{id});
     std::vector<std::uint32_t> slots;
     for (std::uint32_t slot = 0; slot < table->slots.size(); ++slot) {
-      if (table->member_of(slot) == &of(id)) slots.push_back(slot);
+      if (table->slots[slot] == member) slots.push_back(slot);
     }
     return slots;
   }
@@ -222,7 +219,7 @@ TEST_CASE("a window is new once to whoever acts on it, and to nobody before it e
 }
 
 TEST_CASE("the cooldown counts from the last change, whoever made it", "[R-E8]") {
-  Measured test(2, true);
+  Measured test(2, Measured::Pace::hurried);
   const auto decide = [&] {
     test.clock.advance(2'000'000'000);
     return test.core.scaler.evaluate({}, true).decision;
@@ -245,7 +242,7 @@ TEST_CASE("the cooldown counts from the last change, whoever made it", "[R-E8]")
 TEST_CASE(
     "hot slots go from a shard that stays overloaded to a cold one, and then it is given time",
     "[R-D8]") {
-  Measured test(2, true);
+  Measured test(2, Measured::Pace::hurried);
   auto& scaler = test.core.scaler;
   test.push(0, 230);
   REQUIRE(test.pop(0, 10) == 10);
